@@ -1,0 +1,175 @@
+"""Images: the bundled ones, data sets from the Hugging Face hub, and your own folder (lessons 00 and 07).
+
+Everything is read with `datasets` and comes back as uint8, (N, C, H, W), with int64 labels. A network sees
+floats in [-1, 1]; `to_unit_range` and `to_uint8` go there and back.
+"""
+
+import io
+import os
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import datasets
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+from torchvision.transforms.v2 import functional as TF
+
+ASSETS = next(p for p in (Path(__file__).parent / "assets", Path(__file__).parent.parent / "assets") if p.is_dir())
+CLASS_NAMES = (
+    "T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot",
+)  # fmt: skip
+HUB = {  # repository, column with the image, rows to read unless asked otherwise
+    "fashion_mnist": ("zalando-datasets/fashion_mnist", None),
+    "mnist": ("ylecun/mnist", None),
+    "cifar10": ("uoft-cs/cifar10", None),
+    "celeba": ("nielsr/CelebA-faces", 10_000),
+}
+
+
+def load_images(
+    name: str | Path = "bundled", split: str = "train", *, size: int | None = None, limit: int | None = None
+) -> tuple[Tensor, Tensor]:
+    """Read images and labels.
+
+    name:    "bundled" (24,000 Fashion-MNIST images, 4,000 for testing); "fashion_mnist", "mnist", "cifar10" or
+             "celeba" from the Hugging Face hub; or the path of a folder with images, in subfolders named after
+             their classes or not, or with Parquet files laid out as the hub's are
+    split:   "train" or "test"; a folder of images without such subfolders has "train" alone
+    size:    resize the shorter side to this and crop the centre; needed where the images differ in size
+    limit:   read this many rows at most (celeba: 10,000 unless given)
+    returns  images (N, C, H, W) uint8 and labels (N,) int64, all 0 where the data has none
+    raises   ValueError for an unknown name or split, or sizes that differ with no size given;
+             ConnectionError, in one sentence, if the hub cannot be reached and nothing is cached
+    """
+    if name == "bundled":
+        rows = _from_folder(ASSETS / "fashion_mnist", split)
+    elif name in HUB:
+        repository, default_limit = HUB[name]
+        limit = limit or default_limit
+        rows = _from_hub(name, repository, split, limit)
+    elif Path(name).expanduser().is_dir():
+        rows = _from_folder(Path(name).expanduser(), split)
+    else:
+        raise ValueError(f"{name!r} is neither a folder nor one of: bundled, {', '.join(HUB)}")
+    return _decode(rows, size, limit)
+
+
+def to_unit_range(images: Tensor) -> Tensor:
+    """uint8 0…255 to float32 in [-1, 1], any shape: the range the network works in."""
+    if images.dtype != torch.uint8:
+        raise ValueError(f"images must be uint8, got {images.dtype}")
+    return images.float() / 127.5 - 1
+
+
+def to_uint8(x: Tensor) -> Tensor:
+    """Floats in [-1, 1] to uint8 0…255, any shape: values outside are clamped, then rounded to the nearest level."""
+    return ((x + 1) * 127.5).clamp(0, 255).round().to(torch.uint8)
+
+
+def load_photo() -> Tensor:
+    """(3, H, W) uint8: the bundled photograph; assets/README.md says whose it is."""
+    return TF.pil_to_tensor(Image.open(ASSETS / "photo.png").convert("RGB"))
+
+
+def _from_folder(folder: Path, split: str) -> datasets.Dataset:
+    """The rows of one split of a local folder, as `datasets` finds them."""
+    datasets.disable_progress_bars()
+    try:
+        found = datasets.load_dataset(str(folder))
+    except (FileNotFoundError, datasets.exceptions.DatasetNotFoundError, datasets.exceptions.DataFilesNotFoundError) as e:
+        raise ValueError(f"no images or Parquet files found in {folder}") from e
+    if split not in found:
+        raise ValueError(f"{folder} has no split {split!r}, only: {', '.join(found)}")
+    return found[split]
+
+
+def _from_hub(name: str, repository: str, split: str, limit: int | None) -> datasets.Dataset | list[dict]:
+    """The rows of a data set on the hub; of its cached copy where the hub is out of reach."""
+    datasets.disable_progress_bars()
+    online = hub_reachable()
+    offline_before = datasets.config.HF_HUB_OFFLINE
+    datasets.config.HF_HUB_OFFLINE = offline_before or not online  # then `datasets` looks into its cache at once
+    try:
+        if limit and online:  # a large set: read only the first rows of it
+            rows = datasets.load_dataset(repository, split=split, streaming=True)
+            return list(rows.cast_column(_image_column(rows.features), datasets.Image(decode=False)).take(limit))
+        return datasets.load_dataset(repository, split=split)
+    except ValueError as e:  # "Unknown split"
+        raise ValueError(f"{name} has no split {split!r}: {e}") from e
+    except Exception as e:
+        if online:
+            raise
+        raise ConnectionError(
+            f"The Hugging Face hub cannot be reached and {name} ({repository}) is not cached here: use "
+            'load_images("bundled"), which needs no network, or give the path of a folder with images.'
+        ) from e
+    finally:
+        datasets.config.HF_HUB_OFFLINE = offline_before
+
+
+def hub_reachable(seconds: float = 3.0) -> bool:
+    """Whether the hub answers; False at once where HF_HUB_OFFLINE is set."""
+    if datasets.config.HF_HUB_OFFLINE or os.environ.get("HF_HUB_OFFLINE", "0") not in ("0", ""):
+        return False
+    try:
+        request = urllib.request.Request(datasets.config.HF_ENDPOINT, method="HEAD")
+        urllib.request.urlopen(request, timeout=seconds).close()
+    except urllib.error.HTTPError:
+        return True  # it answered, if only to complain
+    except OSError:
+        return False
+    return True
+
+
+def _image_column(features: dict) -> str:
+    return next(column for column, feature in features.items() if isinstance(feature, datasets.Image))
+
+
+def _decode(rows: datasets.Dataset | list[dict], size: int | None, limit: int | None) -> tuple[Tensor, Tensor]:
+    """Decode one image at a time: a corrupt one is skipped and named, and the rest still comes."""
+    if isinstance(rows, datasets.Dataset):
+        column = _image_column(rows.features)
+        rows = rows.cast_column(column, datasets.Image(decode=False))
+        if limit:
+            rows = rows.select(range(min(limit, len(rows))))
+    else:
+        column = next(c for c, value in rows[0].items() if isinstance(value, dict) and "bytes" in value)
+
+    images, labels, corrupt = [], [], []
+    for i, row in enumerate(rows):
+        file, name = row[column], row[column]["path"] or f"row {i}"
+        try:
+            images.append(_open(io.BytesIO(file["bytes"]) if file["bytes"] else file["path"], size))
+        except (OSError, SyntaxError, ValueError) as e:  # what Pillow raises for files that are no images or cut short
+            corrupt.append((Path(name).name, e))
+            continue
+        labels.append(row.get("label") or 0)
+    if corrupt:
+        names = ", ".join(name for name, _ in corrupt[:5]) + (", …" if len(corrupt) > 5 else "")
+        print(f"skipped {len(corrupt)} of {len(corrupt) + len(images)} files that could not be read as images: {names}")
+    if not images:
+        raise ValueError("none of the files could be read as an image")
+
+    channels = max(len(image) for image in images)  # one colour picture makes the whole set a colour set
+    shapes = {image.shape[1:] for image in images}
+    if len(shapes) > 1:
+        raise ValueError(f"the images have {len(shapes)} different sizes; say size=32, for instance, to make them equal")
+    return torch.stack([i.expand(channels, -1, -1) for i in images]), torch.tensor(labels, dtype=torch.int64)
+
+
+def _open(file: io.BytesIO | str, size: int | None) -> Tensor:
+    """(C, H, W) uint8: one channel for a grey picture of any depth, three for any other; white where transparent."""
+    image = ImageOps.exif_transpose(Image.open(file))
+    if image.mode.startswith(("I", "F")):  # 16-bit grey and the like: Pillow would clip these, not scale them
+        values = TF.pil_to_tensor(image).float()
+        image = TF.to_pil_image((values / max(values.max().item(), 1.0) * 255).round().to(torch.uint8))
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        grey = image.mode == "LA"
+        image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("L" if grey else "RGB")
+    x = TF.pil_to_tensor(image.convert("L" if image.mode in ("1", "L") else "RGB"))
+    if size is not None:
+        x = TF.center_crop(TF.resize(x, size, antialias=True), size)
+    return x

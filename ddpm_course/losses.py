@@ -1,0 +1,44 @@
+"""The loss the network is trained with (lesson 05): L_simple of Ho et al. (2020), eq. 14."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .diffusion import GaussianDiffusion, q_sample
+
+DISTANCES = {"l2": F.mse_loss, "l1": F.l1_loss, "huber": F.smooth_l1_loss}
+
+
+def diffusion_loss(
+    net,
+    diffusion: GaussianDiffusion,
+    x0: Tensor,
+    y: Tensor | None = None,
+    kind: str = "l2",
+    *,
+    t: Tensor | None = None,
+    noise: Tensor | None = None,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """How far the network's output is from its target, at one random t for each image.
+
+    net:      any callable net(x, t, y)
+    x0:       (B, ...) clean data, images in [-1, 1]
+    y:        (B,) labels, or None
+    kind:     "l2", "l1" or "huber"; only l2 is least at the conditional mean E[target | x_t]
+    t, noise: drawn here (t first) unless given: (B,) in 1…T and the shape of x0
+    returns   (B,) the mean over everything but the batch, one number an image
+    raises    ValueError for another kind, or an output that does not have the shape of x0
+    """
+    if kind not in DISTANCES:
+        raise ValueError(f"kind must be one of {', '.join(DISTANCES)}; got {kind!r}")
+    if t is None:
+        t = diffusion.schedule.sample_t(len(x0), device=x0.device, generator=generator)
+    if noise is None:
+        noise = torch.randn(x0.shape, device=x0.device, dtype=x0.dtype, generator=generator)
+    xt = q_sample(diffusion.schedule, x0, t, noise)
+    output = net(xt, t, y)
+    if output.shape != x0.shape:
+        raise ValueError(f"the network turned shape {tuple(x0.shape)} into {tuple(output.shape)}; it must keep it")
+    target = diffusion.target(x0, noise, t)
+    return DISTANCES[kind](output.to(target.dtype), target, reduction="none").flatten(1).mean(1)

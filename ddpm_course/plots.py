@@ -1,0 +1,262 @@
+"""Pictures for the lessons: grids of images, distributions, paths, animations, live training.
+
+Every function returns the figure it draws, on a light card that is legible on light and dark pages alike.
+Colours are Okabe and Ito's, which colour-blind readers can tell apart.
+"""
+
+import base64
+import html
+import io
+from collections.abc import Sequence
+from contextlib import contextmanager
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from PIL import Image
+from torch import Tensor
+from torchvision.utils import make_grid
+
+from .data import to_uint8
+
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+STYLE = {
+    "figure.facecolor": "#fbfaf7",
+    "axes.facecolor": "#fbfaf7",
+    "savefig.facecolor": "#fbfaf7",
+    "figure.dpi": 90,
+    "axes.prop_cycle": plt.cycler(color=COLORS),
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.25,
+    "font.size": 11,
+    "image.cmap": "gray",
+    "image.interpolation": "nearest",
+    "legend.frameon": False,
+    "figure.constrained_layout.use": True,
+}
+
+
+@contextmanager
+def style():
+    """The course's look, for a figure of your own: `with plots.style(): fig, ax = plt.subplots()`."""
+    with plt.rc_context(STYLE):
+        yield
+
+
+def finish(figure: Figure) -> Figure:
+    """Hand a figure to the cell that returns it, shown once: without this Jupyter would also draw it by itself."""
+    plt.close(figure)
+    return figure
+
+
+def as_pixels(images: Tensor) -> Tensor:
+    """(N, C, H, W) uint8 on the CPU from uint8, or from floats in [-1, 1]."""
+    images = images.detach().cpu()
+    return images if images.dtype == torch.uint8 else to_uint8(images)
+
+
+def tile(images: Tensor, columns: int) -> np.ndarray:
+    """(H, W, 3) uint8: images (N, C, H, W) side by side, `columns` in a row, on a light ground."""
+    grid = make_grid(as_pixels(images), nrow=columns, padding=2, pad_value=250)
+    return grid.permute(1, 2, 0).numpy()
+
+
+def show_images(
+    images: Tensor, labels: Sequence[str] | None = None, *, columns: int = 8, title: str | None = None, width: float = 7.5
+) -> Figure:
+    """A grid of images (N, C, H, W), uint8 or floats in [-1, 1]; `labels`, if any, stand above each image."""
+    columns = min(columns, len(images))
+    rows = -(-len(images) // columns)
+    with style():
+        if labels is None:
+            picture = tile(images, columns)
+            figure, ax = plt.subplots(figsize=(width, width * picture.shape[0] / picture.shape[1] + 0.3 * bool(title)))
+            ax.imshow(picture)
+            ax.axis("off")
+        else:
+            figure, axes = plt.subplots(rows, columns, figsize=(width, width / columns * 1.25 * rows), squeeze=False)
+            for ax in axes.flat:
+                ax.axis("off")
+            for ax, image, label in zip(axes.flat, as_pixels(images), labels, strict=False):
+                ax.imshow(image.permute(1, 2, 0).expand(-1, -1, 3))
+                ax.set_title(label, fontsize=9)
+        if title:
+            figure.suptitle(title, fontsize=11)
+    return finish(figure)
+
+
+def show_rows(
+    rows: Sequence[Tensor], names: Sequence[str], *, above: Sequence[str] | None = None, title: str | None = None,
+    width: float = 7.5,
+) -> Figure:  # fmt: skip
+    """One named row of images (N, C, H, W) for each entry; `above` labels the columns."""
+    count = len(rows[0])
+    with style():
+        figure, axes = plt.subplots(
+            len(rows), count, figsize=(width, width / (count + 1) * len(rows) * 1.06 + 0.5), squeeze=False
+        )
+        for r, (row, name) in enumerate(zip(rows, names, strict=True)):
+            for c, image in enumerate(as_pixels(row)):
+                ax = axes[r, c]
+                ax.imshow(image.permute(1, 2, 0).expand(-1, -1, 3))
+                ax.set(xticks=[], yticks=[])
+                for spine in ax.spines.values():
+                    spine.set_visible(False)
+                if c == 0:
+                    ax.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=10)
+                if r == 0 and above is not None:
+                    ax.set_title(above[c], fontsize=9)
+        if title:
+            figure.suptitle(title, fontsize=11)
+    return finish(figure)
+
+
+def animate(frames: Sequence[Tensor], *, columns: int = 8, seconds: float = 4.0, zoom: int = 3, path=None, alt: str = ""):
+    """An animated GIF, shown in the page: each frame a batch of images (N, C, H, W). Also saved to `path`, if given.
+
+    The last frame stays for a second and a half. A GIF plays wherever a page shows pictures, with no scripts.
+    """
+    from IPython.display import HTML
+
+    pictures = [Image.fromarray(tile(frame, columns)) for frame in frames]
+    pictures = [p.resize((p.width * zoom, p.height * zoom), Image.Resampling.NEAREST).convert("L") for p in pictures]
+    pause = max(20, round(1000 * seconds / len(pictures)))
+    file = io.BytesIO()
+    durations = [pause] * (len(pictures) - 1) + [1500]
+    pictures[0].save(file, "gif", save_all=True, append_images=pictures[1:], duration=durations, loop=0)
+    if path is not None:
+        with open(path, "wb") as f:
+            f.write(file.getvalue())
+    data = base64.b64encode(file.getvalue()).decode()
+    return HTML(f'<img alt="{html.escape(alt)}" src="data:image/gif;base64,{data}">')
+
+
+def histograms(
+    samples: dict[str, Tensor], *, bins: int = 80, range: tuple[float, float] | None = None, curve=None,
+    xlabel: str = "x", title: str | None = None,
+) -> Figure:  # fmt: skip
+    """Histograms of several samples over each other, as densities; `curve` is (grid, density, name)."""
+    with style():
+        figure, ax = plt.subplots(figsize=(7.5, 3.2))
+        for i, (name, values) in enumerate(samples.items()):
+            ax.hist(
+                values.flatten().numpy(), bins, range, density=True, histtype="stepfilled" if i == 0 else "step",
+                alpha=0.35 if i == 0 else 1, linewidth=1.8, color=COLORS[i], label=name,
+            )  # fmt: skip
+        if curve is not None:
+            ax.plot(curve[0], curve[1], "k--", linewidth=1.3, label=curve[2])
+        ax.set(xlabel=xlabel, ylabel="density", title=title)
+        ax.legend()
+    return finish(figure)
+
+
+def lines(
+    curves: dict[str, Tensor], x: Tensor | None = None, *, xlabel: str = "t", ylabel: str = "", title: str | None = None,
+    log: str = "",
+) -> Figure:  # fmt: skip
+    """Curves over a common x (the index unless given), told apart by colour and by dashes; `log` is "", "x", "y" or "xy"."""
+    with style():
+        figure, ax = plt.subplots(figsize=(7.5, 3.2))
+        for i, (name, values) in enumerate(curves.items()):
+            xs = torch.arange(len(values)) if x is None else x
+            ax.plot(xs, values, ("-", "--", ":", "-.")[i % 4], linewidth=2, label=name)
+        if "x" in log:
+            ax.set_xscale("log")
+        if "y" in log:
+            ax.set_yscale("log")
+        ax.set(xlabel=xlabel, ylabel=ylabel, title=title)
+        if len(curves) > 1:
+            ax.legend()
+    return finish(figure)
+
+
+def heatmap_with_paths(
+    density: Tensor, x_range: tuple[float, float], paths: Tensor | None = None, *, title: str | None = None
+) -> Figure:
+    """A distribution over time as a heat map, density (T+1, X), with sample paths (T+1, N) on top."""
+    steps = len(density) - 1
+    with style():
+        figure, ax = plt.subplots(figsize=(7.5, 3.6))
+        brightness = (density / density.amax(1, keepdim=True)).T.numpy()  # each t on its own scale, or t = 0 outshines all
+        ax.imshow(brightness, aspect="auto", origin="lower", extent=(0, steps, *x_range), cmap="magma")
+        if paths is not None:
+            ax.plot(paths.numpy(), color="white", alpha=0.7, linewidth=0.8)
+        ax.set(xlabel="t", ylabel="x", ylim=x_range, title=title)
+        ax.grid(False)
+    return finish(figure)
+
+
+def scatters(points: Sequence[Tensor], names: Sequence[str], *, limit: float = 3.0, title: str | None = None) -> Figure:
+    """2-D points (N, 2) side by side, one panel an entry, on equal axes."""
+    with style():
+        figure, axes = plt.subplots(1, len(points), figsize=(7.5, 7.5 / len(points) + 0.5), squeeze=False)
+        for ax, p, name in zip(axes[0], points, names, strict=True):
+            ax.scatter(p[:, 0], p[:, 1], s=3, alpha=0.4, linewidths=0)
+            ax.set(xlim=(-limit, limit), ylim=(-limit, limit), xticks=[-2, 0, 2], yticks=[-2, 0, 2], aspect="equal")
+            ax.set_title(name, fontsize=10)
+        if title:
+            figure.suptitle(title, fontsize=11)
+    return finish(figure)
+
+
+def curve_with_samples(
+    losses: Sequence[tuple[int, float]], grids: Sequence[tuple[int, Tensor]], steps: int | None = None
+) -> Figure:
+    """A training at a glance: the loss, and below it one row of samples for each stage, with its step."""
+    with style():
+        figure = plt.figure(figsize=(7.5, 2.6 + 0.78 * len(grids)))
+        top, *rest = figure.subfigures(2 if grids else 1, 1, height_ratios=[2.6, 0.78 * len(grids)] if grids else None, squeeze=False)[:, 0]
+        ax = top.subplots()
+        ax.plot(*zip(*losses, strict=True), linewidth=1.5)
+        ax.set(xlabel="step", ylabel="loss", xlim=(0, steps or losses[-1][0]))
+        ax.set_ylim(bottom=0)
+        if grids:
+            axes = rest[0].subplots(len(grids), 1, squeeze=False)[:, 0]
+            for ax, (step, images) in zip(axes, grids, strict=True):
+                ax.imshow(tile(images, len(images)))
+                ax.set(xticks=[], yticks=[])
+                ax.grid(False)
+                for spine in ax.spines.values():
+                    spine.set_visible(False)
+                ax.set_ylabel(f"step {step:,}", rotation=0, ha="right", va="center", fontsize=10)
+    return finish(figure)
+
+
+class LiveTraining:
+    """Pass one as `watch=` to `train`: the loss curve and samples of the averaged network, redrawn in place.
+
+    diffusion: what the network's output means
+    shape:     (C, H, W) of one image
+    labels:    (n,) the classes to draw, or None for n unlabelled images
+    previews:  how many rows of samples over the whole training
+    """
+
+    def __init__(self, diffusion, shape: tuple[int, int, int], labels: Tensor | None = None, *, n: int = 10, previews: int = 6):
+        self.diffusion, self.shape, self.labels, self.previews = diffusion, shape, labels, previews
+        self.n = n if labels is None else len(labels)
+        self.grids: list[tuple[int, Tensor]] = []
+        self.handle = None
+
+    def __call__(self, run) -> None:
+        from IPython.display import display
+
+        if run.steps is not None and run.step >= run.steps * (len(self.grids) + 1) / self.previews:
+            self.grids.append((run.step, self.draw(run.ema.net)))
+        figure = curve_with_samples(run.losses, self.grids, run.steps)
+        if self.handle is None:
+            self.handle = display(figure, display_id=True)
+        else:
+            self.handle.update(figure)
+
+    def draw(self, net) -> Tensor:
+        """Samples from the same noise every time, so that rows can be compared; the training's generator is not touched."""
+        from .samplers import ddim_steps, device_of, sample
+
+        device = device_of(net)
+        generator = torch.Generator(device).manual_seed(0)
+        labels = None if self.labels is None else self.labels.to(device)
+        steps = ddim_steps(net, self.diffusion, (self.n, *self.shape), 25, y=labels, generator=generator)
+        return sample(steps, progress=False)

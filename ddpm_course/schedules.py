@@ -1,0 +1,134 @@
+"""Noise schedules: how much noise each step of the forward process adds (lesson 03).
+
+A schedule is data. `beta[t]` is the variance of the noise that step t adds, for t = 1…T. Everything
+else follows from it: `alpha[t] = 1 - beta[t]` is the share of the variance that survives the step, and
+`alpha_bar[t]` the share that is left of x_0 after t steps. Entry 0 of every table stands for clean data.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+
+ROOTS = {
+    "sqrt_beta": lambda schedule: schedule.beta,
+    "sqrt_alpha": lambda schedule: schedule.alpha,
+    "sqrt_alpha_bar": lambda schedule: schedule.alpha_bar,
+    "sqrt_one_minus_alpha_bar": lambda schedule: 1 - schedule.alpha_bar,
+}
+
+
+class Schedule:
+    """The forward process of Ho et al. (2020), section 2, as tables over t = 0…T.
+
+    betas:   (T,) variances in (0, 1), the first one for t = 1
+    raises   ValueError if betas is not a 1-D tensor of numbers strictly between 0 and 1
+
+    The tables `beta`, `alpha`, `alpha_bar` are (T+1,) float64 on the CPU, with beta[0] = 0 and
+    alpha_bar[0] = 1. What is computed from them is cast to float32 only at the end.
+    """
+
+    def __init__(self, betas: Tensor):
+        betas = torch.as_tensor(betas, dtype=torch.float64, device="cpu")
+        if betas.ndim != 1 or len(betas) == 0:
+            raise ValueError(f"betas must have shape (T,) with T >= 1, got {tuple(betas.shape)}")
+        if not bool(((betas > 0) & (betas < 1)).all()):
+            raise ValueError("every beta must lie strictly between 0 and 1: it is the variance one step adds")
+        self.T = len(betas)
+        self.beta = torch.cat([betas.new_zeros(1), betas])
+        self.alpha = 1 - self.beta
+        self.alpha_bar = self.alpha.cumprod(0)
+        self._on_device: dict[tuple, Tensor] = {}
+
+    def __repr__(self) -> str:
+        return f"Schedule(T={self.T}, beta {self.beta[1]:.3g} to {self.beta[-1]:.3g}, alpha_bar_T={self.alpha_bar[-1]:.3g})"
+
+    @property
+    def snr(self) -> Tensor:
+        """(T+1,) signal-to-noise ratio alpha_bar / (1 - alpha_bar); infinite at t = 0."""
+        return self.alpha_bar / (1 - self.alpha_bar)
+
+    def sample_t(self, n: int, *, device: torch.device | str = "cpu", generator: torch.Generator | None = None) -> Tensor:
+        """(n,) training steps, uniform over 1…T. The only place where the course draws t."""
+        return torch.randint(1, self.T + 1, (n,), device=device, generator=generator)
+
+    def q_coefficients(self, t: Tensor | int, like: Tensor) -> tuple[Tensor, Tensor]:
+        """sqrt(alpha_bar_t) and sqrt(1 - alpha_bar_t), shaped to multiply `like` (Ho et al., eq. 4).
+
+        t:       (B,) integers in 0…T, or one int for the whole batch
+        like:    (B, ...) the batch they will multiply
+        returns  two tensors of shape (B, 1, ..., 1), or (1, ..., 1) for an int
+        """
+        return self.at("sqrt_alpha_bar", t, like), self.at("sqrt_one_minus_alpha_bar", t, like)
+
+    def at(self, name: str, t: Tensor | int, like: Tensor) -> Tensor:
+        """Entry t of a table, shaped and typed to multiply `like`.
+
+        name:    "beta", "alpha", "alpha_bar", or one of the roots in ROOTS
+        returns  (B, 1, ..., 1), or (1, ..., 1) for an int; float32 (float64 where `like` is), on like's device
+        raises   ValueError if t is an int outside 0…T, or its shape, dtype or device does not fit
+        """
+        table = self.table(name, torch.float64 if like.dtype == torch.float64 else torch.float32, like.device)
+        if isinstance(t, int):
+            if not 0 <= t <= self.T:
+                raise ValueError(f"t must lie in 0..{self.T}, got {t}")
+            return table[t].reshape((1,) * like.ndim)
+        check_t(t, like)
+        return table[t].reshape((-1,) + (1,) * (like.ndim - 1))
+
+    def table(self, name: str, dtype: torch.dtype, device: torch.device) -> Tensor:
+        """(T+1,) one whole table, computed in float64, then cast, moved and kept there."""
+        key = (name, dtype, device)
+        if key not in self._on_device:
+            table = ROOTS[name](self).sqrt() if name in ROOTS else getattr(self, name)
+            self._on_device[key] = table.to(dtype).to(device)  # cast first: Apple's GPU has no float64
+        return self._on_device[key]
+
+
+def check_t(t: Tensor, like: Tensor) -> None:
+    """Raise a ValueError in the student's terms unless t fits the batch `like`.
+
+    Values are not checked: reading them would make the host wait for a GPU.
+    """
+    if not isinstance(t, Tensor):
+        raise ValueError(f"t must be an int or a tensor of integers, got {type(t).__name__}")
+    if t.shape != like.shape[:1]:
+        raise ValueError(f"t must have shape ({len(like)},) to match the batch of {len(like)}, got {tuple(t.shape)}")
+    if t.dtype not in (torch.int64, torch.int32):
+        raise ValueError(f"t must hold integers (torch.int64), got {t.dtype}")
+    if t.device != like.device:
+        raise ValueError(f"t is on {t.device} but the data is on {like.device}: move one of them with .to(...)")
+
+
+def linear_schedule(T: int = 1000, *, rescale: bool = True) -> Schedule:
+    """The schedule of Ho et al. (2020), section 4: beta from 1e-4 to 0.02, evenly spaced, for T = 1000.
+
+    rescale: multiply beta by 1000/T, so that a chain of another length destroys as much signal;
+             beta is then clipped at 0.999, which only chains of fewer than 20 steps reach
+    """
+    return Schedule(_rescaled(torch.linspace(1e-4, 0.02, T, dtype=torch.float64), rescale))
+
+
+def quadratic_schedule(T: int = 1000, *, rescale: bool = True) -> Schedule:
+    """sqrt(beta) evenly spaced between sqrt(1e-4) and sqrt(0.02); `rescale` as in `linear_schedule`."""
+    return Schedule(_rescaled(torch.linspace(1e-4**0.5, 0.02**0.5, T, dtype=torch.float64) ** 2, rescale))
+
+
+def sigmoid_schedule(T: int = 1000, *, rescale: bool = True) -> Schedule:
+    """beta follows a sigmoid from about 1e-4 to about 0.02; `rescale` as in `linear_schedule`."""
+    ramp = torch.sigmoid(torch.linspace(-6, 6, T, dtype=torch.float64))
+    return Schedule(_rescaled(1e-4 + ramp * (0.02 - 1e-4), rescale))
+
+
+def cosine_schedule(T: int = 1000, *, s: float = 0.008) -> Schedule:
+    """alpha_bar falls like a squared cosine (Nichol and Dhariwal, 2021, eq. 17); beta is clipped at 0.999.
+
+    s: a small offset that keeps the first steps from being vanishingly small
+    """
+    f = torch.cos((torch.arange(T + 1, dtype=torch.float64) / T + s) / (1 + s) * math.pi / 2) ** 2  # (T+1,)
+    return Schedule((1 - f[1:] / f[:-1]).clamp(max=0.999))
+
+
+def _rescaled(betas: Tensor, rescale: bool) -> Tensor:
+    return (betas * (1000 / len(betas))).clamp(max=0.999) if rescale else betas

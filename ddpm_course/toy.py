@@ -1,0 +1,134 @@
+"""Gaussian mixtures: data whose diffusion is known exactly (lessons 01, 05 and 06).
+
+Noise a Gaussian mixture and it stays one. So its density at every t, the best possible noise prediction
+E[noise | x_t] and the reverse transition q(x_s | x_t) are formulas. An exact network lets you test a
+schedule and a sampler with no training at all, and gives the squared-error loss a known floor.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .diffusion import GaussianDiffusion, posterior_coefficients
+from .schedules import Schedule
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """A mixture of K round Gaussians on data of any shape.
+
+    weights:  (K,) positive, summing to 1; (B, K) for one mixture an item
+    means:    (K, ...) one point of the data space each; (B, K, ...) for one mixture an item
+    stds:     (K,) standard deviations, the same in every direction; 0 makes a component a point
+    """
+
+    weights: Tensor
+    means: Tensor
+    stds: Tensor
+
+    def sample(self, n: int, *, generator: torch.Generator | None = None) -> Tensor:
+        """(n, ...) independent draws from one mixture."""
+        k = torch.multinomial(self.weights, n, replacement=True, generator=generator)
+        noise = torch.randn(n, *self.means.shape[1:], dtype=self.means.dtype, generator=generator)
+        return self.means[k] + self.stds[k].reshape(-1, *[1] * (noise.ndim - 1)) * noise
+
+    def noised(self, schedule: Schedule, t: int) -> "Mixture":
+        """The distribution of x_t: means shrink by sqrt(alpha_bar), variances become alpha_bar std^2 + 1 - alpha_bar."""
+        alpha_bar = float(schedule.alpha_bar[t])
+        return Mixture(
+            self.weights, math.sqrt(alpha_bar) * self.means, (alpha_bar * self.stds**2 + 1 - alpha_bar).sqrt()
+        )
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """(B,) log-density at x (B, ...)."""
+        return self._joint(x).logsumexp(1)
+
+    def responsibilities(self, x: Tensor) -> Tensor:
+        """(B, K) probability of each component given x (B, ...)."""
+        return self._joint(x).softmax(1)
+
+    def _joint(self, x: Tensor) -> Tensor:
+        """(B, K) log of weight times density."""
+        means = self.means.flatten(1)  # (K, D)
+        distance = torch.cdist(x.flatten(1), means, compute_mode="donot_use_mm_for_euclid_dist") ** 2  # (B, K)
+        variance = self.stds**2
+        return self.weights.log() - distance / (2 * variance) - means.shape[1] / 2 * (2 * math.pi * variance).log()
+
+    def expected_x0(self, schedule: Schedule, xt: Tensor, t: int) -> Tensor:
+        """E[x_0 | x_t], (B, ...): in each component linear in x_t, weighted by the responsibilities."""
+        mean, _ = self._x0_given(schedule, xt, t)
+        r = self.noised(schedule, t).responsibilities(xt)
+        return torch.einsum("bk,bk...->b...", r, mean)
+
+    def predict_noise(self, schedule: Schedule, xt: Tensor, t: int) -> Tensor:
+        """E[noise | x_t], (B, ...): what a perfect network would output. No network has a smaller squared error."""
+        signal, sigma = schedule.q_coefficients(t, xt)
+        return (xt - signal * self.expected_x0(schedule, xt, t)) / sigma
+
+    def posterior(self, schedule: Schedule, xt: Tensor, t: int, s: int) -> "Mixture":
+        """q(x_s | x_t) for each x_t (B, ...): a mixture again, with weights (B, K) and means (B, K, ...).
+
+        Within a component x_0 given x_t is Gaussian, and x_s given both is q_posterior's Gaussian; x_0 is
+        integrated out. Use `density_1d` to draw it.
+        """
+        mean, variance = self._x0_given(schedule, xt, t)  # (B, K, ...), (K,)
+        on_x0, on_xt, beta_tilde = (
+            float(c) for c in posterior_coefficients(schedule.alpha_bar[t], schedule.alpha_bar[s])
+        )
+        r = self.noised(schedule, t).responsibilities(xt)
+        return Mixture(r, on_x0 * mean + on_xt * xt[:, None], (beta_tilde + on_x0**2 * variance).sqrt())
+
+    def _x0_given(self, schedule: Schedule, xt: Tensor, t: int) -> tuple[Tensor, Tensor]:
+        """Mean (B, K, ...) and variance (K,) of x_0 given x_t and the component."""
+        alpha_bar = float(schedule.alpha_bar[t])
+        gain = math.sqrt(alpha_bar) * self.stds**2 / (alpha_bar * self.stds**2 + 1 - alpha_bar)  # (K,)
+        gain_ = gain.reshape(-1, *[1] * (xt.ndim - 1))
+        mean = self.means + gain_ * (xt[:, None] - math.sqrt(alpha_bar) * self.means)  # (B, K, ...)
+        return mean, self.stds**2 * (1 - math.sqrt(alpha_bar) * gain)
+
+
+def density_1d(mixture: Mixture, grid: Tensor, item: int = 0) -> Tensor:
+    """The density of a 1-D mixture (means (K, 1)) on a grid (N,); of one item where there is one an item."""
+    weights, means = mixture.weights, mixture.means
+    if weights.ndim == 2:
+        weights, means = weights[item], means[item]
+    return Mixture(weights, means, mixture.stds).log_prob(grid[:, None]).exp()
+
+
+def bimodal(dtype: torch.dtype = torch.float32) -> Mixture:
+    """Two unequal peaks on a line, (N, 1), within [-1, 1]: at -0.6 and 0.5."""
+    return Mixture(
+        torch.tensor([0.4, 0.6], dtype=dtype),
+        torch.tensor([[-0.6], [0.5]], dtype=dtype),
+        torch.tensor([0.08, 0.12], dtype=dtype),
+    )
+
+
+def ring(k: int = 8, radius: float = 0.8, std: float = 0.06, dtype: torch.dtype = torch.float32) -> Mixture:
+    """k blobs on a circle in the plane, (N, 2)."""
+    angle = torch.arange(k, dtype=dtype) * (2 * math.pi / k)
+    return Mixture(
+        torch.full((k,), 1 / k, dtype=dtype),
+        radius * torch.stack([angle.cos(), angle.sin()], dim=1),
+        torch.full((k,), std, dtype=dtype),
+    )
+
+
+def oracle(mixture: Mixture, diffusion: GaussianDiffusion):
+    """The exact network for data drawn from `mixture`: net(x, t, y=None) with the outputs diffusion.predicts names.
+
+    t may differ within the batch; a batch with one t, as in sampling, is one call.
+    """
+
+    def net(x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
+        out = torch.empty_like(x)
+        for step in t.unique().tolist():
+            here = t == step
+            x0 = mixture.expected_x0(diffusion.schedule, x[here], step)
+            signal, sigma = diffusion.schedule.q_coefficients(step, x0)
+            out[here] = diffusion.target(x0, (x[here] - signal * x0) / sigma, step)
+        return out
+
+    return net
