@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .schedules import Schedule
+from .schedules import Schedule, check_t
 
 PREDICTS = ("noise", "x0", "v")
 VARIANCES = ("small", "large")
@@ -41,9 +41,7 @@ def q_sample(schedule: Schedule, x0: Tensor, t: Tensor | int, noise: Tensor) -> 
     return signal * x0 + sigma * noise
 
 
-def q_posterior(
-    schedule: Schedule, x0: Tensor, xt: Tensor, t: Tensor | int, s: Tensor | int
-) -> tuple[Tensor, Tensor]:
+def q_posterior(schedule: Schedule, x0: Tensor, xt: Tensor, t: Tensor | int, s: Tensor | int) -> tuple[Tensor, Tensor]:
     """Mean and variance of q(x_s | x_t, x_0) for any 0 <= s < t, Ho et al. (2020), eqs. 6 and 7.
 
     The paper has s = t - 1. For a longer stride the same formula holds with alpha_bar_t / alpha_bar_s in
@@ -57,11 +55,9 @@ def q_posterior(
     _same_shape("xt", xt, "x0", x0)
     if isinstance(t, int) and isinstance(s, int) and not 0 <= s < t <= schedule.T:
         raise ValueError(f"a reverse step goes from t to an earlier s, 0 <= s < t <= {schedule.T}; got t={t}, s={s}")
-    alpha_bar_t, alpha_bar_s = _float64(schedule, t, x0), _float64(schedule, s, x0)
+    alpha_bar_t, alpha_bar_s = _float64(schedule, t, x0, "t"), _float64(schedule, s, x0, "s")
     dtype = torch.float64 if x0.dtype == torch.float64 else torch.float32
-    on_x0, on_xt, variance = (
-        c.to(dtype).to(x0.device) for c in posterior_coefficients(alpha_bar_t, alpha_bar_s)
-    )
+    on_x0, on_xt, variance = (c.to(dtype).to(x0.device) for c in posterior_coefficients(alpha_bar_t, alpha_bar_s))
     return on_x0 * x0 + on_xt * xt, variance
 
 
@@ -121,8 +117,9 @@ class GaussianDiffusion:
         return signal * xt - sigma * output, sigma * xt + signal * output
 
 
-def _float64(schedule: Schedule, t: Tensor | int, like: Tensor) -> Tensor:
+def _float64(schedule: Schedule, t: Tensor | int, like: Tensor, name: str) -> Tensor:
     """alpha_bar_t in float64, (B, 1, ..., 1): on the CPU for an int, beside t where the device can."""
+    check_t(t, like, schedule.T, name)
     column = (-1,) + (1,) * (like.ndim - 1)
     if isinstance(t, int):
         return schedule.alpha_bar[t].reshape((1,) * like.ndim)
@@ -133,6 +130,4 @@ def _float64(schedule: Schedule, t: Tensor | int, like: Tensor) -> Tensor:
 
 def _same_shape(name: str, value: Tensor, other_name: str, other: Tensor) -> None:
     if value.shape != other.shape:
-        raise ValueError(
-            f"{name} must have the shape of {other_name}, {tuple(other.shape)}; got {tuple(value.shape)}"
-        )
+        raise ValueError(f"{name} must have the shape of {other_name}, {tuple(other.shape)}; got {tuple(value.shape)}")

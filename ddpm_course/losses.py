@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .diffusion import GaussianDiffusion, q_sample
+from .schedules import check_float
 
 DISTANCES = {"l2": F.mse_loss, "l1": F.l1_loss, "huber": F.smooth_l1_loss}
 
@@ -28,10 +29,11 @@ def diffusion_loss(
     kind:     "l2", "l1" or "huber"; only l2 is least at the conditional mean E[target | x_t]
     t, noise: drawn here (t first) unless given: (B,) in 1…T and the shape of x0
     returns   (B,) the mean over everything but the batch, one number an image
-    raises    ValueError for another kind, or an output that does not have the shape of x0
+    raises    ValueError for another kind, data that are no floats, or an output without the shape of x0
     """
     if kind not in DISTANCES:
         raise ValueError(f"kind must be one of {', '.join(DISTANCES)}; got {kind!r}")
+    check_float(x0)
     if t is None:
         t = diffusion.schedule.sample_t(len(x0), device=x0.device, generator=generator)
     if noise is None:

@@ -51,7 +51,7 @@ def load_classifier() -> Classifier:
     """The bundled classifier, on the CPU, in evaluation mode."""
     net = Classifier()
     net.load_state_dict(load_file(ASSETS / "classifier.safetensors"))
-    return net.eval().requires_grad_(False)
+    return net.eval().requires_grad_(False).to(memory_format=torch.channels_last)
 
 
 def features(images: Tensor) -> Tensor:
@@ -69,19 +69,22 @@ def _batches(images: Tensor) -> list[Tensor]:
     if images.ndim != 4 or images.shape[1:] != (1, 28, 28):
         raise ValueError(f"the classifier sees images of shape (N, 1, 28, 28), got {tuple(images.shape)}")
     x = to_unit_range(images) if images.dtype == torch.uint8 else images.float().clamp(-1, 1)
-    return list(x.cpu().split(500))
+    return list(x.cpu().contiguous(memory_format=torch.channels_last).split(125))
 
 
 def frechet_distance(samples: Tensor, reference: Tensor) -> float:
     """Fréchet distance between two sets of images, (N, 1, 28, 28) each, uint8 or floats in [-1, 1].
 
+    Either may be given as its `features`, (N, 64): worth it for a reference that many sets are compared with.
     |m1 - m2|^2 + tr(C1 + C2 - 2 (C1^1/2 C2 C1^1/2)^1/2) over the means and covariances of 64 features, in
     float64 on the CPU. 0 is best; it falls with the number of samples, so compare equal numbers.
-    raises ValueError with fewer than 65 images in a set: their covariance would be singular
+    raises ValueError with fewer than 65 images in a set (their covariance would be singular), or NaN among them
     """
-    a, b = features(samples), features(reference)
+    a, b = (x if x.ndim == 2 else features(x) for x in (samples, reference))
     if min(len(a), len(b)) <= a.shape[1]:
         raise ValueError(f"each set needs more than {a.shape[1]} images, got {len(a)} and {len(b)}")
+    if not (a.isfinite().all() and b.isfinite().all()):
+        raise ValueError("one of the sets holds NaN or infinity: training or sampling went wrong")
     return gaussian_frechet(a.mean(0), a.T.cov(), b.mean(0), b.T.cov())
 
 
@@ -107,7 +110,9 @@ def train_classifier(images: Tensor, labels: Tensor, *, epochs: int = 12, seed: 
             dy, dx = torch.randint(0, 3, (2,)).tolist()
             x = x[:, :, dy : dy + 28, dx : dx + 28]
             x = torch.where(torch.rand(len(x), 1, 1, 1) < 0.5, x.flip(3), x)
-            loss = F.cross_entropy(net(x.contiguous(memory_format=torch.channels_last)), labels[rows], label_smoothing=0.05)
+            loss = F.cross_entropy(
+                net(x.contiguous(memory_format=torch.channels_last)), labels[rows], label_smoothing=0.05
+            )
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -127,7 +132,9 @@ def main() -> None:
     net = train_classifier(*load_images(args.data), epochs=args.epochs, seed=args.seed)
     images, labels = load_images(args.data, "test")
     with torch.no_grad():
-        right = sum(int((net(x).argmax(1) == y).sum()) for x, y in zip(_batches(images), labels.split(500), strict=True))
+        right = sum(
+            int((net(x).argmax(1) == y).sum()) for x, y in zip(_batches(images), labels.split(125), strict=True)
+        )
     print(f"test accuracy {right / len(labels):.4f} on {len(labels)} images")
     save_file({name: value.contiguous() for name, value in net.state_dict().items()}, args.out)
 

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from IPython import get_ipython
 from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
@@ -49,7 +50,18 @@ def style():
 def finish(figure: Figure) -> Figure:
     """Hand a figure to the cell that returns it, shown once: without this Jupyter would also draw it by itself."""
     plt.close(figure)
+    if shell := get_ipython():  # told each time: Jupyter sets its own way of drawing whenever it sets up pyplot
+        shell.display_formatter.formatters["image/png"].for_type(Figure, small_png)
     return figure
+
+
+def small_png(figure: Figure) -> bytes:
+    """The figure as a PNG of 256 colours, a third of the bytes: a saved notebook holds two dozen of them."""
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=figure.dpi, bbox_inches="tight")
+    picture, file = Image.open(file).convert("RGB"), io.BytesIO()
+    picture.quantize(256, dither=Image.Dither.NONE).save(file, "png", optimize=True)
+    return file.getvalue()
 
 
 def as_pixels(images: Tensor) -> Tensor:
@@ -96,7 +108,7 @@ def show_rows(
     count = len(rows[0])
     with style():
         figure, axes = plt.subplots(
-            len(rows), count, figsize=(width, width / (count + 1) * len(rows) * 1.06 + 0.5), squeeze=False
+            len(rows), count, figsize=(width, width / (count + 1) * len(rows) + 0.3), squeeze=False
         )
         for r, (row, name) in enumerate(zip(rows, names, strict=True)):
             for c, image in enumerate(as_pixels(row)):
@@ -117,12 +129,13 @@ def show_rows(
 def animate(frames: Sequence[Tensor], *, columns: int = 8, seconds: float = 4.0, zoom: int = 3, path=None, alt: str = ""):
     """An animated GIF, shown in the page: each frame a batch of images (N, C, H, W). Also saved to `path`, if given.
 
-    The last frame stays for a second and a half. A GIF plays wherever a page shows pictures, with no scripts.
+    The last frame stays for a second and a half. A GIF plays wherever a page shows pictures, with no scripts. It is
+    stored in the images' own size, which keeps notebooks small; the page enlarges it `zoom` times.
     """
     from IPython.display import HTML
 
-    pictures = [Image.fromarray(tile(frame, columns)) for frame in frames]
-    pictures = [p.resize((p.width * zoom, p.height * zoom), Image.Resampling.NEAREST).convert("L") for p in pictures]
+    grey = frames[0].shape[1] == 1  # a third of the file
+    pictures = [Image.fromarray(tile(frame, columns)).convert("L" if grey else "RGB") for frame in frames]
     pause = max(20, round(1000 * seconds / len(pictures)))
     file = io.BytesIO()
     durations = [pause] * (len(pictures) - 1) + [1500]
@@ -131,7 +144,8 @@ def animate(frames: Sequence[Tensor], *, columns: int = 8, seconds: float = 4.0,
         with open(path, "wb") as f:
             f.write(file.getvalue())
     data = base64.b64encode(file.getvalue()).decode()
-    return HTML(f'<img alt="{html.escape(alt)}" src="data:image/gif;base64,{data}">')
+    width, look = pictures[0].width * zoom, "image-rendering: pixelated"
+    return HTML(f'<img alt="{html.escape(alt)}" width="{width}" style="{look}" src="data:image/gif;base64,{data}">')
 
 
 def histograms(
@@ -210,7 +224,7 @@ def curve_with_samples(
         figure = plt.figure(figsize=(7.5, 2.6 + 0.78 * len(grids)))
         top, *rest = figure.subfigures(2 if grids else 1, 1, height_ratios=[2.6, 0.78 * len(grids)] if grids else None, squeeze=False)[:, 0]
         ax = top.subplots()
-        ax.plot(*zip(*losses, strict=True), linewidth=1.5)
+        ax.plot(*zip(*losses, strict=True), linewidth=1.5, marker="." if len(losses) < 10 else None)
         ax.set(xlabel="step", ylabel="loss", xlim=(0, steps or losses[-1][0]))
         ax.set_ylim(bottom=0)
         if grids:
@@ -260,3 +274,156 @@ class LiveTraining:
         labels = None if self.labels is None else self.labels.to(device)
         steps = ddim_steps(net, self.diffusion, (self.n, *self.shape), 25, y=labels, generator=generator)
         return sample(steps, progress=False)
+
+
+# --- lesson 02
+
+
+def sum_of_noises(e1: Tensor, e2: Tensor, a: float, b: float) -> Figure:
+    """Pairs of independent noises as a cloud, and the sum a e1 + b e2: a multiple of its shadow on one direction."""
+    size = (a**2 + b**2) ** 0.5
+    grid = torch.linspace(-5, 5, 401)
+    with style():
+        figure, (left, right) = plt.subplots(1, 2, figsize=(7.5, 3.4), width_ratios=(1, 1.25))
+        left.scatter(e1[:1500], e2[:1500], s=4, alpha=0.4, linewidths=0)
+        arrow = {"color": COLORS[1], "width": 2, "headwidth": 9}
+        left.annotate("", (3 * a / size, 3 * b / size), (0, 0), arrowprops=arrow)
+        left.text(3.1 * a / size, 3.1 * b / size, "(a, b)", color=COLORS[1], fontsize=12)
+        left.set(xlim=(-4, 4), ylim=(-4, 4), aspect="equal", xlabel="ε₁", ylabel="ε₂", title="pairs of noises")
+        total = (a * e1 + b * e2).numpy()
+        right.hist(total, 90, (-5, 5), density=True, histtype="stepfilled", alpha=0.35, label="a ε₁ + b ε₂")
+        for std, line, color, name in ((size, "-", COLORS[1], "√(a² + b²)"), (a + b, "--", "black", "a + b")):
+            density = torch.exp(-(grid**2) / (2 * std**2)) / (std * (2 * torch.pi) ** 0.5)
+            right.plot(grid, density, line, color=color, label=f"Gaussian, std {name} = {std:.2g}")
+        right.set(xlabel="value", ylabel="density", ylim=(0, 0.62), title=f"their sum, a = {a}, b = {b}")
+        right.legend(loc="upper center", fontsize=9)
+    return finish(figure)
+
+
+def images_with_values(images: Tensor, names: Sequence[str]) -> Figure:
+    """Images (N, C, H, W) above the distribution of their values, with the standard normal density for comparison."""
+    grid = torch.linspace(-4, 4, 201)
+    normal = torch.exp(-(grid**2) / 2) / (2 * torch.pi) ** 0.5
+    with style():
+        width = min(7.5, 2.9 * len(images))
+        figure, axes = plt.subplots(
+            2, len(images), figsize=(width, 1.75 * width / len(images) + 0.6), squeeze=False, sharey="row"
+        )
+        for (top, below), image, pixels, name in zip(axes.T, images, as_pixels(images), names, strict=True):
+            top.imshow(pixels.permute(1, 2, 0).expand(-1, -1, 3))
+            top.axis("off")
+            top.set_title(name, fontsize=10)
+            below.hist(image.flatten().numpy(), 60, (-4, 4), density=True, alpha=0.5, histtype="stepfilled")
+            below.plot(grid, normal, "k--", linewidth=1)
+            below.set(xlabel="value", ylim=(0, 1.5), xticks=[-3, 0, 3])
+        axes[1, 0].set_ylabel("density")
+    return finish(figure)
+
+
+def walk_and_jump(panels: Sequence[tuple[str, Tensor, Tensor]], grid: Tensor, densities: Sequence[Tensor]) -> Figure:
+    """Histograms of walked and jumped samples over each other, a panel (name, walked, jumped) and its density each."""
+    with style():
+        figure, axes = plt.subplots(1, len(panels), figsize=(7.5, 2.9), squeeze=False)
+        for ax, (name, walked, jumped), density in zip(axes[0], panels, densities, strict=True):
+            span = (grid[0].item(), grid[-1].item())
+            for values, kind, look in ((walked, "stepfilled", {"alpha": 0.35}), (jumped, "step", {"linewidth": 1.6})):
+                label = "chain" if values is walked else "closed form"
+                ax.hist(values.flatten().numpy(), 60, span, density=True, histtype=kind, label=label, **look)
+            ax.plot(grid, density, "k--", linewidth=1.2, label="exact")
+            ax.set(title=name, xlabel="x")
+        axes[0, 0].set_ylabel("density")
+        handles, labels = axes[0, 0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside upper center", ncols=3)
+    return finish(figure)
+
+
+def cumulative_shares(samples: dict[str, Tensor], at: float, shares: tuple[float, float]) -> Figure:
+    """Empirical distribution functions of two samples, with the largest gap between them, which is at `at`."""
+    with style():
+        figure, ax = plt.subplots(figsize=(7.5, 3.2))
+        for (name, values), line in zip(samples.items(), ("-", "--"), strict=True):
+            ordered = values.flatten().sort().values
+            ax.plot(ordered, torch.arange(1, len(ordered) + 1) / len(ordered), line, linewidth=2, label=name)
+        ax.plot([at, at], shares, color="black", linewidth=3)
+        ax.annotate(f"D = {abs(shares[0] - shares[1]):.2f}", (at, min(shares)), (14, -14), textcoords="offset points")
+        ax.set(xlabel="x", ylabel="share of values ≤ x")
+        ax.legend(loc="upper left")
+    return finish(figure)
+
+
+def paths(groups: dict[str, Tensor], times: Tensor) -> Figure:
+    """Sample paths (len(times), N) side by side, one panel a group, on one vertical axis."""
+    with style():
+        figure, axes = plt.subplots(1, len(groups), figsize=(7.5, 2.8), sharey=True, squeeze=False)
+        for ax, (name, group) in zip(axes[0], groups.items(), strict=True):
+            for i, path in enumerate(group.T):
+                ax.plot(times, path, color=COLORS[i], linewidth=0.9)
+            ax.set_xlabel("t")
+            ax.set_title(name, fontsize=10)
+        axes[0, 0].set_ylabel("x")
+    return finish(figure)
+
+
+def signal_and_noise(alpha_bar: Tensor, marks: Sequence[int]) -> Figure:
+    """Left: both standard deviations over t. Right: the same pair as a point that moves along a quarter circle."""
+    signal, noise = alpha_bar.sqrt(), (1 - alpha_bar).sqrt()
+    with style():
+        figure, (left, right) = plt.subplots(1, 2, figsize=(7.5, 3.3), width_ratios=(1.35, 1))
+        left.plot(signal, linewidth=2, label="signal √ᾱ")
+        left.plot(noise, "--", linewidth=2, label="noise √(1 − ᾱ)")
+        left.set(xlabel="t", ylabel="standard deviation")
+        left.legend(loc="center right")
+        right.plot(signal, noise, color="black", linewidth=1.2)
+        right.plot([0, 0.5**0.5], [0, 0.5**0.5], ":", color="black", linewidth=1)
+        right.scatter(signal[marks], noise[marks], s=30, color=COLORS[2], zorder=3)
+        for t in marks:
+            right.annotate(f"t = {t}", (signal[t] * 1.06, noise[t] * 1.07 + 0.02), fontsize=9)
+        right.set(xlabel="signal", ylabel="noise", xlim=(0, 1.35), ylim=(0, 1.2), aspect="equal")
+    return finish(figure)
+
+
+# --- lesson 01
+
+
+def density_panels(
+    titles: Sequence[str], grid: Tensor, curves: dict[str, Sequence[Tensor]], samples: Sequence[Tensor] | None = None,
+    *, xlabel: str = "x", height: float = 2.7,
+) -> Figure:  # fmt: skip
+    """Densities side by side, one panel a title: named curves on a common grid (X,), over histograms of samples."""
+    with style():
+        figure, axes = plt.subplots(1, len(titles), figsize=(7.5, height), sharex=True, squeeze=False)
+        for i, (ax, title) in enumerate(zip(axes[0], titles, strict=True)):
+            if samples is not None:
+                edges = np.linspace(grid[0], grid[-1], 61)
+                ax.hist(samples[i].flatten().numpy(), edges, density=True, color=COLORS[5], alpha=0.5, label="samples")
+            for (name, densities), line, color in zip(curves.items(), ("-", "--"), (COLORS[0], "black"), strict=False):
+                ax.plot(grid, densities[i], line, color=color, linewidth=1.7, label=name)
+            ax.set(xlabel=xlabel, yticks=[], ylim=(0, None))
+            ax.set_title(title, fontsize=10)
+        axes[0, 0].set_ylabel("density")
+        figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=9)
+    return finish(figure)
+
+
+def paths_and_drift(chain: Tensor, euler: Tensor, drift: Tensor) -> Figure:
+    """Paths (T+1, N): the chain in colour, its Euler-Maruyama twin dotted on top, and the equation without noise."""
+    with style():
+        figure, ax = plt.subplots(figsize=(7.5, 3.6))
+        for i in range(chain.shape[1]):
+            first = "_"[: i > 0]  # matplotlib leaves names that begin with _ out of the legend
+            t = torch.arange(0, len(chain), 4)  # every fourth step: more than that is a blot
+            ax.plot(t, chain[t, i], color=COLORS[i], linewidth=1.6, alpha=0.75, label=f"{first}chain")
+            ax.plot(t, euler[t, i], ":", color="black", linewidth=0.9, label=f"{first}Euler–Maruyama, same noise")
+            ax.plot(t, drift[t, i], "--", color=COLORS[i], linewidth=2.2, label=f"{first}drift alone")
+        ax.set(xlabel="t", ylabel="x", ylim=(-3.2, 4.2))
+        ax.legend(loc="upper left", ncols=3, fontsize=9)
+    return finish(figure)
+
+
+def as_jpeg(figure: Figure, quality: int = 50):
+    """A figure full of noisy photographs in few bytes, shown at once: as PNG a handful of them fill a notebook."""
+    from IPython.display import Image as Shown
+
+    file = io.BytesIO()
+    figure.savefig(file, format="jpeg", dpi=figure.dpi, pil_kwargs={"quality": quality, "optimize": True})
+    return Shown(file.getvalue(), format="jpeg")

@@ -114,8 +114,11 @@ def reverse_steps(
     generator: of the random numbers, on the same device
     """
     times = spaced_timesteps(diffusion.schedule.T, steps) if times is None else list(times)
-    if any(t <= s for t, s in zip(times, times[1:], strict=False)) or times[-1] != 0 or times[0] > diffusion.schedule.T:
+    falling = all(t > s for t, s in zip(times, times[1:], strict=False))
+    if not falling or len(times) < 2 or times[-1] != 0 or times[0] > diffusion.schedule.T:
         raise ValueError(f"times must fall from at most {diffusion.schedule.T} to 0, got {times}")
+    if x_T is not None and x_T.shape != tuple(shape):
+        raise ValueError(f"x_T must have shape {tuple(shape)}, got {tuple(x_T.shape)}")
     device = device or (x_T.device if x_T is not None else device_of(net))
     x = torch.randn(shape, device=device, generator=generator) if x_T is None else x_T
 
@@ -155,11 +158,16 @@ def guided(net: Callable[..., Tensor], scale: float) -> Callable[..., Tensor]:
 
     scale:   1 is the plain conditional network, 0 the unconditional one; the output is u + scale (c - u)
     returns  a network that calls `net` once on a doubled batch, labels first, null class (y=None) second
+    raises   ValueError if the network has no classes, or is then called without labels
     """
+    if getattr(net, "num_classes", None) is None:
+        raise ValueError("guidance needs a network that was trained with classes: one built with num_classes=...")
 
-    def guided_net(x: Tensor, t: Tensor, y: Tensor) -> Tensor:
+    def guided_net(x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
+        if y is None:
+            raise ValueError("guidance needs labels y: the classes to guide towards")
         null = torch.full_like(y, net.num_classes)
-        conditional, unconditional = net(x.repeat(2, 1, 1, 1), t.repeat(2), torch.cat([y, null])).chunk(2)
+        conditional, unconditional = net(torch.cat([x, x]), torch.cat([t, t]), torch.cat([y, null])).chunk(2)
         return unconditional + scale * (conditional - unconditional)
 
     guided_net.inner = net

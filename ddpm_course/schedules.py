@@ -10,7 +10,6 @@ import math
 import torch
 from torch import Tensor
 
-
 ROOTS = {
     "sqrt_beta": lambda schedule: schedule.beta,
     "sqrt_alpha": lambda schedule: schedule.alpha,
@@ -42,14 +41,17 @@ class Schedule:
         self._on_device: dict[tuple, Tensor] = {}
 
     def __repr__(self) -> str:
-        return f"Schedule(T={self.T}, beta {self.beta[1]:.3g} to {self.beta[-1]:.3g}, alpha_bar_T={self.alpha_bar[-1]:.3g})"
+        first, last, left = self.beta[1], self.beta[-1], self.alpha_bar[-1]
+        return f"Schedule(T={self.T}, beta {first:.3g} to {last:.3g}, alpha_bar_T={left:.3g})"
 
     @property
     def snr(self) -> Tensor:
         """(T+1,) signal-to-noise ratio alpha_bar / (1 - alpha_bar); infinite at t = 0."""
         return self.alpha_bar / (1 - self.alpha_bar)
 
-    def sample_t(self, n: int, *, device: torch.device | str = "cpu", generator: torch.Generator | None = None) -> Tensor:
+    def sample_t(
+        self, n: int, *, device: torch.device | str = "cpu", generator: torch.Generator | None = None
+    ) -> Tensor:
         """(n,) training steps, uniform over 1…T. The only place where the course draws t."""
         return torch.randint(1, self.T + 1, (n,), device=device, generator=generator)
 
@@ -67,14 +69,13 @@ class Schedule:
 
         name:    "beta", "alpha", "alpha_bar", or one of the roots in ROOTS
         returns  (B, 1, ..., 1), or (1, ..., 1) for an int; float32 (float64 where `like` is), on like's device
-        raises   ValueError if t is an int outside 0…T, or its shape, dtype or device does not fit
+        raises   ValueError if `like` holds integers, t is an int outside 0…T, or a tensor that does not fit `like`
         """
+        check_float(like)
         table = self.table(name, torch.float64 if like.dtype == torch.float64 else torch.float32, like.device)
+        check_t(t, like, self.T)
         if isinstance(t, int):
-            if not 0 <= t <= self.T:
-                raise ValueError(f"t must lie in 0..{self.T}, got {t}")
             return table[t].reshape((1,) * like.ndim)
-        check_t(t, like)
         return table[t].reshape((-1,) + (1,) * (like.ndim - 1))
 
     def table(self, name: str, dtype: torch.dtype, device: torch.device) -> Tensor:
@@ -86,26 +87,38 @@ class Schedule:
         return self._on_device[key]
 
 
-def check_t(t: Tensor, like: Tensor) -> None:
+def check_t(t: Tensor | int, like: Tensor, T: int, name: str = "t") -> None:
     """Raise a ValueError in the student's terms unless t fits the batch `like`.
 
-    Values are not checked: reading them would make the host wait for a GPU.
+    The values of a tensor are not checked: reading them would make the host wait for a GPU.
     """
+    if isinstance(t, int):
+        if not 0 <= t <= T:
+            raise ValueError(f"{name} must lie in 0..{T}, got {t}")
+        return
     if not isinstance(t, Tensor):
-        raise ValueError(f"t must be an int or a tensor of integers, got {type(t).__name__}")
+        raise ValueError(f"{name} must be an int or a tensor of integers, got {type(t).__name__}")
     if t.shape != like.shape[:1]:
-        raise ValueError(f"t must have shape ({len(like)},) to match the batch of {len(like)}, got {tuple(t.shape)}")
+        raise ValueError(
+            f"{name} must have shape ({len(like)},) to match the batch of {len(like)}, got {tuple(t.shape)}"
+        )
     if t.dtype not in (torch.int64, torch.int32):
-        raise ValueError(f"t must hold integers (torch.int64), got {t.dtype}")
+        raise ValueError(f"{name} must hold integers (torch.int64), got {t.dtype}")
     if t.device != like.device:
-        raise ValueError(f"t is on {t.device} but the data is on {like.device}: move one of them with .to(...)")
+        raise ValueError(f"{name} is on {t.device} but the data is on {like.device}: move one of them with .to(...)")
+
+
+def check_float(x: Tensor) -> None:
+    """Raise a ValueError for images that are still 0…255."""
+    if not x.is_floating_point():
+        raise ValueError(f"the data must be floats (images in [-1, 1], see to_unit_range), got {x.dtype}")
 
 
 def linear_schedule(T: int = 1000, *, rescale: bool = True) -> Schedule:
     """The schedule of Ho et al. (2020), section 4: beta from 1e-4 to 0.02, evenly spaced, for T = 1000.
 
     rescale: multiply beta by 1000/T, so that a chain of another length destroys as much signal;
-             beta is then clipped at 0.999, which only chains of fewer than 20 steps reach
+             beta is then clipped at 0.999, which only chains of 20 steps or fewer reach
     """
     return Schedule(_rescaled(torch.linspace(1e-4, 0.02, T, dtype=torch.float64), rescale))
 

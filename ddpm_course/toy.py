@@ -35,7 +35,7 @@ class Mixture:
         return self.means[k] + self.stds[k].reshape(-1, *[1] * (noise.ndim - 1)) * noise
 
     def noised(self, schedule: Schedule, t: int) -> "Mixture":
-        """The distribution of x_t: means shrink by sqrt(alpha_bar), variances become alpha_bar std^2 + 1 - alpha_bar."""
+        """The distribution of x_t: means times sqrt(alpha_bar), variances alpha_bar std^2 + 1 - alpha_bar."""
         alpha_bar = float(schedule.alpha_bar[t])
         return Mixture(
             self.weights, math.sqrt(alpha_bar) * self.means, (alpha_bar * self.stds**2 + 1 - alpha_bar).sqrt()

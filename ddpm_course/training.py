@@ -115,7 +115,7 @@ def train(
     images:         (N, C, H, W) uint8; they stay on the device and are shuffled and scaled there
     labels:         (N,) or None; `label_dropout` of them become the null class, for guidance
     minutes, steps: one of the two. Minutes are turned into steps once, by timing the first ones, and buy training
-                    steps alone: what `watch` does comes on top. In fast mode there are a few steps, whatever is asked.
+                    steps alone: what `watch` does comes on top. In fast mode there are a few steps at most.
     lr:             rises over the first 50 steps, then falls along a cosine to 0 at the last
     watch:          called with the Run every `report_every` steps, which is also when the losses are read
     returns         the Run; interrupting the notebook's cell returns early with what there is
@@ -125,9 +125,13 @@ def train(
         raise ValueError("give either minutes or steps")
     if images.dtype != torch.uint8 or images.ndim != 4:
         raise ValueError(f"images must be uint8 with shape (N, C, H, W), got {images.dtype} {tuple(images.shape)}")
+    if len(images) == 0:
+        raise ValueError("there are no images to train on")
     if labels is not None and getattr(net, "num_classes", None) is None:
         raise ValueError("labels were given, but the network has no classes: build it with num_classes=...")
-    if fast_mode():
+    if labels is not None and labels.shape != images.shape[:1]:
+        raise ValueError(f"labels must have shape ({len(images)},), one an image; got {tuple(labels.shape)}")
+    if fast_mode() and (steps is None or steps > FAST_STEPS):
         asked = f"{minutes:g} minutes" if steps is None else f"{steps:,}"
         print(f"fast mode: {FAST_STEPS} steps of training instead of {asked}")
         minutes, steps = None, FAST_STEPS
@@ -173,13 +177,12 @@ def train(
 
             if run.steps is None and run.step in (3, 3 + MEASURED):  # 3: the first steps are slower, they don't count
                 pending[-1].item()  # wait for the device
-                now = time.perf_counter()
+                spent = run.seconds + time.perf_counter() - started  # in training steps, without what `watch` takes
                 if run.step == 3:
-                    measured_from = now
+                    measured_from = spent
                 else:
-                    pace = (now - measured_from) / MEASURED  # seconds a step
-                    left = minutes * 60 - run.seconds - (now - started)
-                    run.steps = run.step + max(0, round(left / pace))
+                    pace = (spent - measured_from) / MEASURED  # seconds a step
+                    run.steps = run.step + max(0, round((minutes * 60 - spent) / pace))
                     print(f"{1 / pace:.1f} steps/s: {minutes:g} minutes are {run.steps:,} steps", flush=True)
             if run.step % report_every == 0 or run.step == run.steps:
                 value = torch.stack(pending).mean().item()
@@ -218,17 +221,23 @@ def _batches(images: Tensor, labels: Tensor | None, size: int, generator: torch.
 def save_checkpoint(path: str | Path, net: UNet, diffusion: GaussianDiffusion, **about) -> None:
     """Write path.safetensors (weights and betas) and path.json (everything needed to use them, and `about`).
 
-    Each file is written whole under another name and then renamed, so that a reader never meets half of one.
+    Both are written whole under another name and then renamed, so that a reader never meets half of one and a full
+    disk leaves the checkpoint that was there before.
     """
-    path = Path(path)
+    path = _without_suffix(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     tensors = {name: value.detach().cpu().contiguous() for name, value in net.state_dict().items()}
     tensors["betas"] = diffusion.schedule.beta[1:].contiguous()
     about = dict(network=net.arguments, predicts=diffusion.predicts, variance=diffusion.variance, **about)
-    for suffix, content in ((".safetensors", save(tensors)), (".json", json.dumps(about, indent=2).encode())):
-        partial = path.with_suffix(suffix + ".partial")
-        partial.write_bytes(content)
-        partial.replace(path.with_suffix(suffix))
+    contents = {
+        path.with_name(path.name + ".safetensors"): save(tensors),
+        path.with_name(path.name + ".json"): json.dumps(about, indent=2).encode(),
+    }
+    partials = {file: file.with_name(file.name + ".partial") for file in contents}
+    for file, content in contents.items():
+        partials[file].write_bytes(content)
+    for file, partial in partials.items():
+        partial.replace(file)
 
 
 def load_checkpoint(path: str | Path, device: torch.device | str | None = None) -> tuple[UNet, GaussianDiffusion, dict]:
@@ -237,19 +246,26 @@ def load_checkpoint(path: str | Path, device: torch.device | str | None = None) 
     Nothing in the files is executed.
     raises FileNotFoundError if there is none at `path`; ValueError if the files are not such a checkpoint
     """
-    path = Path(path)
-    for suffix in (".safetensors", ".json"):
-        if not path.with_suffix(suffix).is_file():
-            raise FileNotFoundError(f"no checkpoint at {path}: {path.with_suffix(suffix).name} is missing")
+    path = _without_suffix(path)
+    weights, facts = (path.with_name(path.name + suffix) for suffix in (".safetensors", ".json"))
+    for file in (weights, facts):
+        if not file.is_file():
+            raise FileNotFoundError(f"no checkpoint at {path}: {file.name} is missing")
     try:
-        about = json.loads(path.with_suffix(".json").read_text())
-        tensors = load_file(path.with_suffix(".safetensors"))
+        about = json.loads(facts.read_text())
+        tensors = load_file(weights)
         diffusion = GaussianDiffusion(Schedule(tensors.pop("betas")), about["predicts"], about["variance"])
         net = UNet(**about["network"])
         net.load_state_dict(tensors)
-    except (ValueError, KeyError, TypeError, RuntimeError, safetensors.SafetensorError) as e:
+    except (ValueError, LookupError, TypeError, RuntimeError, OSError, safetensors.SafetensorError) as e:
         raise ValueError(f"{path} is not a checkpoint of this course, or is damaged: {e}") from e
     return net.eval().to(device or best_device(), memory_format=torch.channels_last), diffusion, about
+
+
+def _without_suffix(path: str | Path) -> Path:
+    """The name both files share; "lr0.004" has no suffix to lose, so `Path.with_suffix` will not do."""
+    path = Path(path)
+    return path.with_suffix("") if path.suffix in (".safetensors", ".json") else path
 
 
 def load_pretrained(device: torch.device | str | None = None) -> tuple[UNet, GaussianDiffusion, dict]:
@@ -259,7 +275,7 @@ def load_pretrained(device: torch.device | str | None = None) -> tuple[UNet, Gau
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Train a network and save its averaged weights.")
-    parser.add_argument("--data", default="bundled", help="what load_images takes: bundled, a name on the hub, a folder")
+    parser.add_argument("--data", default="bundled", help="what load_images takes")
     parser.add_argument("--size", type=int, help="resize and crop the images to this")
     budget = parser.add_mutually_exclusive_group(required=True)
     budget.add_argument("--minutes", type=float)
@@ -299,7 +315,7 @@ def main() -> None:
     save_checkpoint(
         args.out, run.ema.net, diffusion, schedule=f"{args.schedule}, T={args.T}", data=args.data,
         images_shape=list(images.shape), command="python -m ddpm_course.training " + shlex.join(sys.argv[1:]),
-        steps=run.step, seconds=round(run.seconds), loss=run.losses[-1][1],
+        steps=run.step, seconds=round(run.seconds), loss=run.losses[-1][1] if run.losses else None,
     )  # fmt: skip
 
 

@@ -167,7 +167,11 @@ class UNet(nn.Module):
             raise ValueError(f"height and width must be multiples of {self.divisor}, got {tuple(x.shape[2:])}")
         if t.shape != x.shape[:1]:
             raise ValueError(f"t must have shape ({len(x)},) to match x's batch of {len(x)}, got {tuple(t.shape)}")
+        if t.is_floating_point():
+            raise ValueError(f"t must hold integers (torch.int64), got {t.dtype}")
         if y is not None and self.label is None:
             raise ValueError("this network knows no classes (num_classes=None), so it takes no labels y")
         if y is not None and y.shape != t.shape:
             raise ValueError(f"y must have shape ({len(x)},) to match x's batch of {len(x)}, got {tuple(y.shape)}")
+        if y is not None and y.is_floating_point():
+            raise ValueError(f"y must hold integers (torch.int64), got {y.dtype}")

@@ -1,0 +1,62 @@
+# Two commands on a fresh machine: `make lab` to learn, `make test` to check that everything works.
+# Say another interpreter with `make lab PYTHON=python3.12`; the README has the same lines without make.
+
+PYTHON ?= python3
+VENV ?= .venv
+LESSONS ?=
+LAB_ARGS ?=
+TEST_ARGS ?=
+
+ifeq ($(OS),Windows_NT)
+  BIN := $(VENV)/Scripts
+else
+  BIN := $(VENV)/bin
+endif
+PY := $(BIN)/python
+ON_PYTHON = $(shell $(PYTHON) -c 'import sys; print(".".join(map(str, sys.version_info[:3])))' 2>&1 | tail -n 1)
+
+.PHONY: help lab test notebooks test-install format clean
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
+
+lab: $(VENV)/.lab  ## set up, copy lessons that are not in work/ yet, open JupyterLab
+	$(PY) -m ddpm_course.editions copy work
+	$(PY) -m jupyterlab --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/work/00_start_here.ipynb $(LAB_ARGS)
+
+test: $(VENV)/.test  ## set up, run every test
+	$(PY) -m pytest $(TEST_ARGS)
+
+notebooks: $(VENV)/.test  ## run the sources and build the student edition: make notebooks LESSONS="00 02"
+	$(PY) -m ddpm_course.editions build $(LESSONS)
+
+test-install: $(VENV)/.test  ## install in empty environments and test there (slow)
+	$(PY) tests/install/run.py
+
+format: $(VENV)/.test  ## lay out and lint code and notebooks
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+
+clean:  ## remove what these commands made, except work/
+	rm -rf $(VENV) dist build .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+	find . -name .ipynb_checkpoints -type d -prune -exec rm -rf {} +
+
+# A stamp says that an installation is complete; it is made again when the lists of dependencies change.
+$(VENV)/.lab: requirements.txt pyproject.toml | $(PY)
+	$(PY) -m pip install -r requirements.txt
+	@touch $@
+
+$(VENV)/.test: requirements.txt pyproject.toml | $(PY)
+	$(PY) -m pip install -e '.[test]' -r requirements.txt
+	@touch $@ $(VENV)/.lab
+
+$(PY):
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null || { \
+	  echo 'The course needs Python 3.11, 3.12 or 3.13; $(PYTHON) is: $(ON_PYTHON)'; \
+	  echo 'Name the one to use: make $(MAKECMDGOALS) PYTHON=python3.12'; exit 1; }
+	@echo 'Setting up $(VENV). This downloads PyTorch and JupyterLab; the README says how much, and how to take less.'
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+	  echo 'On Debian and Ubuntu, venv is a package of its own: apt install python3-venv'; exit 1; }

@@ -1,0 +1,152 @@
+"""Holds what a function returned against what it should have returned."""
+
+import numbers
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .running import Case, Outcome
+
+
+@dataclass
+class Comparison:
+    """One case: what is wrong with it, if anything.
+
+    problem:   "" if right, or one of raises, none, type, shape, device, nan, values, dtype
+    sentence:  the same for the student
+    wrong:     bool tensor in the shape of the expected result: which elements are wrong
+    """
+
+    problem: str
+    sentence: str
+    wrong: Tensor
+
+
+def compare(outcome: Outcome, expected: Any, case: Case, tolerance: float, any_float: bool) -> Comparison:
+    """The first thing that is wrong, from the coarsest to the finest. dtype is last: then the values are right."""
+    everything = torch.ones(expected.shape if isinstance(expected, Tensor) else (), dtype=torch.bool)
+    if outcome.error is not None:
+        return Comparison("raises", f"{_capital(outcome.complaint)} ({case.label}).", everything)
+    if outcome.value is None:
+        return Comparison("none", "It returns None: is there a `return`?", everything)
+    got, complaint = _as_tensor(outcome.value, expected)
+    if got is None:
+        return Comparison("type", complaint, everything)
+    want = torch.as_tensor(expected)
+    if got.shape != want.shape:
+        text = f"The result has shape {tuple(got.shape)} and should have {tuple(want.shape)} ({case.label})."
+        return Comparison("shape", text, everything)
+    if got.device != want.device:
+        text = f"The result is on {got.device} and should be on {want.device}, where the data is ({case.label})."
+        return Comparison("device", text, everything)
+    got, want = got.detach().cpu(), want.cpu()
+    if got.dtype.is_complex:
+        return Comparison("dtype", "The result holds complex numbers.", everything)
+    bad = ~torch.isfinite(got) & torch.isfinite(want)
+    if bad.any():
+        text = f"The result holds {_number(got[_first(bad)])} at {_place(_first(bad))} ({case.label})."
+        return Comparison("nan", text, bad)
+    if got.dtype in (torch.float16, torch.bfloat16) and got.dtype != want.dtype:
+        tolerance = max(tolerance, 0.02)  # right as far as these few digits go
+    wrong = ~torch.isclose(got.double(), want.double(), rtol=tolerance, atol=tolerance)
+    if wrong.any():
+        i = _first(wrong)
+        at = f" at {_place(i)}" if i else ""
+        pair = [_number(got[i]), _number(want[i])]
+        if pair[0] == pair[1]:
+            pair = [_number(got[i], 7), _number(want[i], 7)]
+        text = f"The result{at} is {pair[0]} and should be {pair[1]} ({case.label})."
+        return Comparison("values", text, wrong)
+    fine = (want.dtype, torch.float32, torch.float64) if any_float else (want.dtype,)
+    if isinstance(expected, Tensor) and got.dtype not in fine:
+        return Comparison("dtype", _dtype_sentence(got.dtype, want.dtype), everything)
+    return Comparison("", "", wrong)
+
+
+def same(a: Outcome, b: Outcome, tolerance: float) -> bool:
+    """Did two functions do the same on a case: the same values, or the same kind of exception? dtype is no matter."""
+    if a.error is not None or b.error is not None:
+        return type(a.error) is type(b.error)
+    x, y = (_loosely(outcome.value) for outcome in (a, b))
+    if x is None or y is None or x.shape != y.shape:
+        return False
+    x, y = (v.to(torch.complex128) if x.is_complex() or y.is_complex() else v.double() for v in (x, y))
+    return bool(torch.isclose(x, y, rtol=tolerance, atol=tolerance, equal_nan=True).all())
+
+
+def smallest_fact(cases: Iterable[Case], comparisons: Iterable[Comparison]) -> str | None:
+    """The phrase true of the fewest elements that is true of every wrong one, "where t = 1"; None without one."""
+    pairs = [(case.facts, c.wrong) for case, c in zip(cases, comparisons, strict=True)]
+    best, size = None, sum(wrong.numel() for _, wrong in pairs)  # a phrase true of everything says nothing
+    for phrase in dict.fromkeys(phrase for facts, _ in pairs for phrase in facts):
+        masks = [torch.as_tensor(facts.get(phrase, False)).expand(wrong.shape) for facts, wrong in pairs]
+        covers = not any((wrong & ~mask).any() for mask, (_, wrong) in zip(masks, pairs, strict=True))
+        if covers and (count := sum(int(mask.sum()) for mask in masks)) < size:
+            best, size = phrase, count
+    return best
+
+
+def _as_tensor(value: Any, expected: Any) -> tuple[Tensor | None, str]:
+    """The value as a tensor, or None and a sentence about its type."""
+    kind = type(value).__name__
+    if isinstance(expected, Tensor):
+        if isinstance(value, Tensor):
+            return value, ""
+        hint = {
+            "list": " Join the tensors with torch.stack.",
+            "tuple": " Join the tensors with torch.stack, or return only the one that is asked for.",
+            "ndarray": " torch.from_numpy makes one from it.",
+        }
+        return None, f"It returns {_article(kind)} and should return a tensor.{hint.get(kind, '')}"
+    if isinstance(expected, bool | int):
+        whole = isinstance(value, Tensor) and value.ndim == 0 and not value.is_floating_point()
+        if isinstance(value, bool) or not (whole or isinstance(value, numbers.Integral)):
+            shape = f" of shape {tuple(value.shape)}" if isinstance(value, Tensor) else ""
+            return None, f"It returns {_article(kind)}{shape} and should return an int."
+        return torch.as_tensor(int(value)), ""
+    if isinstance(value, Tensor) and value.numel() == 1:
+        return value.reshape(()), ""
+    if isinstance(value, numbers.Real | np.generic) and not isinstance(value, bool):
+        return torch.as_tensor(float(value), dtype=torch.float64), ""
+    return None, f"It returns {_article(kind)} for numbers and should return a number."
+
+
+def _loosely(value: Any) -> Tensor | None:
+    if isinstance(value, Tensor):
+        return value.detach().cpu() if value.device.type != "meta" else None
+    if isinstance(value, numbers.Complex) and not isinstance(value, bool):
+        return torch.tensor(value, dtype=torch.float64 if isinstance(value, numbers.Real) else torch.complex128)
+    return None
+
+
+def _dtype_sentence(got: torch.dtype, want: torch.dtype) -> str:
+    name = str(want).removeprefix("torch.")
+    text = f"The values are right, but they come back as {str(got).removeprefix('torch.')} instead of {name}"
+    if got == torch.float64 and want.is_floating_point:
+        return f"{text}, which a network of {name} weights refuses: cast with .to(torch.{name})."
+    return f"{text}: cast with .to(torch.{name})."
+
+
+def _first(mask: Tensor) -> tuple[int, ...]:
+    return tuple(mask.nonzero()[0].tolist())
+
+
+def _place(index: tuple[int, ...]) -> str:
+    return f"[{', '.join(map(str, index))}]"
+
+
+def _number(value: Tensor, digits: int = 4) -> str:
+    return f"{value.item():.{digits}g}"
+
+
+def _article(kind: str) -> str:
+    kind = {"ndarray": "NumPy array", "str": "string", "Tensor": "tensor"}.get(kind, kind)
+    return f"{'an' if kind[0].lower() in 'aeiou' else 'a'} {kind}"
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]

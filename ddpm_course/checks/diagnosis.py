@@ -1,0 +1,130 @@
+"""Names a student's mistake, or says where the answer first goes wrong."""
+
+import inspect
+import types
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import torch
+
+from .comparing import Comparison, same, smallest_fact
+from .running import Case, Outcome, home, run
+
+if TYPE_CHECKING:
+    from .core import Exercise, Mistake
+
+
+def find_mistake(exercise: "Exercise", outcomes: list[Outcome]) -> "Mistake | None":
+    """The mistake that one of whose variants does on every case what the student's function did."""
+    for mistake in exercise.mistakes:
+        for variant in mistake.variants:
+            if all(
+                same(outcome, run(variant, case, exercise.arguments), exercise.tolerance)
+                for outcome, case in zip(outcomes, exercise.cases, strict=True)
+                if not case.gpu
+            ):
+                return mistake
+    return None
+
+
+def locate(
+    exercise: "Exercise", function: Callable, outcomes: list[Outcome], comparisons: list[Comparison]
+) -> tuple[str, list[str]]:
+    """The kind of the first problem, and what can be said about it without knowing the mistake."""
+    failing = [i for i, c in enumerate(comparisons) if c.problem]
+    if any(comparisons[i].problem != "dtype" for i in failing):  # a wrong dtype is the least of them
+        failing = [i for i in failing if comparisons[i].problem != "dtype"]
+    first, n = failing[0], len(comparisons)
+    problem, text = comparisons[first].problem, []
+    located = [c if i in failing else Comparison("", "", torch.zeros_like(c.wrong)) for i, c in enumerate(comparisons)]
+    where = smallest_fact(exercise.cases, located)
+    if where:
+        text.append(f"Right in {n - len(failing)} of {n} cases, and wrong only {where}.")
+    elif len(failing) < n:
+        text.append(f"Right in {n - len(failing)} of {n} cases.")
+    text.append(comparisons[first].sentence)
+    if problem == "values":
+        values = [i for i in failing if comparisons[i].problem == "values"]
+        drew = any(outcomes[i].drew for i in values)
+        if exercise.linear and not drew:
+            text += _weights(exercise, [(exercise.cases[i], comparisons[i], outcomes[i]) for i in values])
+        if drew:
+            text.append("It draws random numbers of its own: everything random comes in through the arguments.")
+    if any(outcomes[i].idle_generator for i in failing):
+        text.append("It never draws from the `generator` it is given.")
+    if leaned := notebook_variables(function):
+        text.append(f"It reads {_quoted(leaned)} from the notebook: take everything from the arguments.")
+    return problem, text
+
+
+def side_effect(exercise: "Exercise", outcomes: list[Outcome]) -> list[str]:
+    """A sentence if a call changed one of its arguments."""
+    changed = list(dict.fromkeys(name for outcome in outcomes for name in outcome.changed))
+    if not changed:
+        return []
+    if "schedule" in changed:
+        return ["It changes the tables of `schedule`, which every later step reads: work on a copy."]
+    return [
+        f"It changes {_quoted(changed)} in place, but it belongs to the caller: make a new tensor (y = x * 2, not x *= 2)."
+    ]
+
+
+def printed(outcomes: list[Outcome]) -> list[str]:
+    """What the function printed in the first case that printed anything."""
+    lines = next((o.printed.rstrip().splitlines() for o in outcomes if o.printed.strip()), [])
+    if not lines:
+        return []
+    more = [f"  ... and {len(lines) - 10} lines more"] if len(lines) > 10 else []
+    return ["It printed:", *("  " + line for line in lines[:10]), *more]
+
+
+def notebook_variables(function: Callable) -> list[str]:
+    """Names of the data (neither functions, classes nor modules) that a function reads from its notebook."""
+    wrote = home(function)
+    if wrote is None:
+        return []
+    used = inspect.getclosurevars(wrote)
+    code = (type, types.ModuleType)
+    return sorted(
+        name
+        for name, value in {**used.globals, **used.nonlocals}.items()
+        if not isinstance(value, code) and not callable(value) and not isinstance(value, int | float | str)
+    )
+
+
+def _weights(exercise: "Exercise", failures: list[tuple[Case, Comparison, Outcome]]) -> list[str]:
+    """For a result that should be a weighted sum of two arguments: which of the two weights is wrong."""
+    names = exercise.linear
+    for case, comparison, outcome in failures:
+        x, noise = (case.args[exercise.arguments.index(name)] for name in names)
+        for row in comparison.wrong.flatten(1).any(1).nonzero().flatten().tolist() if x.ndim > 1 else ():
+            basis = torch.stack([x[row].flatten(), noise[row].flatten()], dim=1).double().cpu()  # (pixels, 2)
+            if len(basis) < 4:
+                continue
+            want = exercise.expected[exercise.cases.index(case)][row].flatten().double().cpu()
+            got = outcome.value[row].detach().flatten().double().cpu()
+            (a, b), (right_a, right_b) = (torch.linalg.lstsq(basis, y).solution.tolist() for y in (got, want))
+            if (basis @ torch.tensor([a, b], dtype=torch.float64) - got).abs().max() > 1e-3:
+                return [f"It is not a weighted sum of `{names[0]}` and `{names[1]}` there."]
+            return [_weigh(names, (a, right_a), (b, right_b))]
+    return []
+
+
+def _weigh(names: tuple[str, str], first: tuple[float, float], second: tuple[float, float]) -> str:
+    right = [abs(got - want) < 1e-3 for got, want in (first, second)]
+    if all(right):
+        return "Both weights are right to three digits, but not beyond."
+    wrong = [
+        f"the weight of `{name}` is {got:.4g} and should be {want:.4g}"
+        for name, (got, want), ok in zip(names, (first, second), right, strict=True)
+        if not ok
+    ]
+    if right == [True, False]:
+        return f"Right mean, wrong variance: {wrong[0]}."
+    if right == [False, True]:
+        return f"Right noise, wrong signal: {wrong[0]}."
+    return f"Neither weight is right: {', '.join(wrong)}."
+
+
+def _quoted(names: list[str]) -> str:
+    return " and ".join(f"`{name}`" for name in names)

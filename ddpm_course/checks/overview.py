@@ -1,0 +1,59 @@
+"""Looks back over all exercises: stubs to begin again from, and how far my_ddpm.py has come."""
+
+from pathlib import Path
+
+from . import library, report
+
+
+def reset(name: str) -> None:
+    """Show the stub that an exercise began with.
+
+    name:   the function's, "q_sample"
+    raises  ValueError if there is no such exercise
+    """
+    exercises = {exercise.name: exercise for exercise in library.exercises()}
+    if name not in exercises:
+        raise ValueError(f"there is no exercise {name!r}; there are {', '.join(exercises)}")
+    exercise = exercises[name]
+    note = "Copy this into the exercise cell to begin again. What is saved stays until you solve it anew."
+    report.show(
+        f"Exercise {exercise.number}, {name}",
+        [note, "", *exercise.stub.strip().splitlines()],
+        report.COLOURS["package"],
+    )
+
+
+def progress(path: str | Path = library.NAME) -> bool:
+    """Check every function in my_ddpm.py again, in an empty namespace, and show one line an exercise.
+
+    path:    the file
+    returns  False if the file does not run or holds a function that does not pass
+    """
+    path, lines, solved, good = Path(path), [], 0, True
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    try:
+        namespace = library.execute(text, path.name)
+    except library.CannotSave as reason:
+        report.show(
+            f"{report.MARKS['wrong']} {path.name}",
+            [f"{str(reason)[:1].upper()}{str(reason)[1:]}"],
+            report.COLOURS["wrong"],
+        )
+        return False
+    given = library.given_names(text)
+    for exercise in library.exercises():
+        status, detail = "not attempted", "not here yet"
+        if exercise.name in given:
+            detail = "given, not yours yet"
+        elif exercise.name in namespace:
+            arguments = [namespace["Schedule"]] if "Schedule" in namespace else []
+            verdict = exercise.check(namespace[exercise.name], *arguments)
+            status, detail = verdict.status, "solved" if verdict.solved else " ".join(verdict.text)
+            solved += verdict.solved
+            good &= verdict.solved
+        lines.append(f"{report.MARKS[status]} {exercise.number}  {exercise.name:<15} {detail}")
+    title = f"{path.name}: {solved} of {len(library.exercises())} exercises solved"
+    if not path.exists():
+        title = f"There is no {path.name} here yet. It appears when a check passes."
+    report.show(title, lines, report.COLOURS["solved" if good else "wrong"])
+    return good

@@ -1,0 +1,106 @@
+"""`make test-install`: the course installs into empty environments and works there. Slow; standard library alone.
+
+    wheel          the built wheel, installed away from the clone, finds its data, its checkpoint and its checks
+    tests 3.11     a copy of the clone, set up as `make test` sets it up, passes the package tests on that Python
+    tests 3.13     the same on the newest Python
+
+Say which with arguments (`python tests/install/run.py wheel 3.13`). An interpreter that is missing counts as failed.
+Environments are made in a temporary folder, one at a time, and removed; each takes as much room as torch does.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+PYTHONS = "3.11", "3.13"
+LEFT_OUT = shutil.ignore_patterns(".git", ".venv*", "work", "__pycache__", ".*_cache", ".ipynb_checkpoints", "dist")
+
+
+class Failed(Exception):
+    pass
+
+
+def command(*parts, **options) -> None:
+    print("$", *parts, flush=True)
+    environment = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "VIRTUAL_ENV")}
+    if code := subprocess.run(list(map(str, parts)), env=environment, check=False, **options).returncode:
+        raise Failed(f"{' '.join(map(str, parts[:5]))} … ended with {code}")
+
+
+def interpreter(version: str) -> str | None:
+    """A Python of this version: on the path, under pyenv, or behind Windows' launcher."""
+    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
+    here = [f"python{version}", *sorted(map(str, pyenv.glob(f"{version}.*/bin/python")), reverse=True)]
+    asks = [[name] for name in here] + ([["py", f"-{version}"]] if os.name == "nt" else [])
+    for ask in asks:
+        script = "import sys; print(sys.executable if '%d.%d' % sys.version_info[:2] == sys.argv[1] else '')"
+        try:
+            done = subprocess.run([*ask, "-c", script, version], capture_output=True, text=True, check=True)
+        except (OSError, subprocess.CalledProcessError):  # absent, or pyenv's signpost to a version not chosen
+            continue
+        if done.stdout.strip():
+            return done.stdout.strip()
+    return None
+
+
+def environment(python: str, folder: Path) -> Path:
+    """The Python of a new, empty environment."""
+    command(python, "-m", "venv", folder / "venv")
+    return folder / "venv" / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+
+
+def try_wheel(python: str, folder: Path) -> None:
+    shutil.copytree(ROOT, folder / "clone", ignore=LEFT_OUT)
+    own = environment(python, folder)
+    command(own, "-m", "pip", "wheel", "--quiet", "--no-deps", "-w", folder / "dist", folder / "clone")
+    shutil.rmtree(folder / "clone")
+    command(own, "-m", "pip", "install", "--quiet", *(folder / "dist").glob("*.whl"))
+    (folder / "empty").mkdir()
+    shutil.copy(ROOT / "tests" / "install" / "use_wheel.py", folder / "use_wheel.py")
+    command(own, folder / "use_wheel.py", cwd=folder / "empty")
+
+
+def try_tests(python: str, folder: Path) -> None:
+    clone = Path(shutil.copytree(ROOT, folder / "clone", ignore=LEFT_OUT))
+    own = environment(python, folder)
+    command(own, "-m", "pip", "install", "--quiet", "-e", ".[test]", "-r", "requirements.txt", cwd=clone)
+    command(own, "-m", "pytest", "-q", "-m", "not slow", "--ignore=tests/test_notebooks.py", cwd=clone)
+
+
+def main(chosen: list[str]) -> int:
+    jobs = [("wheel", PYTHONS[0], try_wheel)] + [(f"tests {version}", version, try_tests) for version in PYTHONS]
+    if unknown := set(chosen) - {"wheel", *PYTHONS}:
+        print(f"unknown: {', '.join(sorted(unknown))}; there are: wheel, {', '.join(PYTHONS)}")
+        return 2
+    summary, failed = [], 0
+    for name, version, job in jobs:
+        if chosen and name not in chosen and name.removeprefix("tests ") not in chosen:
+            continue
+        print(f"\n==== {name}", flush=True)
+        start, python = time.monotonic(), interpreter(version)
+        if python is None:
+            outcome, failed = f"NOT RUN: no Python {version} was found", failed + 1
+        else:
+            with tempfile.TemporaryDirectory(prefix="ddpm_course-") as folder:
+                try:
+                    job(python, Path(folder))
+                    outcome = f"passed in {time.monotonic() - start:.0f} s ({python_version(python)})"
+                except Failed as error:
+                    outcome, failed = f"FAILED: {error}", failed + 1
+        summary.append(f"{name:<12}{outcome}")
+    print("\n==== test-install\n" + "\n".join(summary))
+    print(f"{len(summary) - failed} passed, {failed} failed")
+    return bool(failed)
+
+
+def python_version(python: str) -> str:
+    return subprocess.run([python, "--version"], capture_output=True, text=True, check=True).stdout.strip()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

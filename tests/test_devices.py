@@ -1,0 +1,281 @@
+"""GPU code without a GPU: fake CUDA tensors find device mismatches, and values that are pulled to the host.
+
+Fake tensors have a shape, a dtype and a device, but no values: reading one raises. Backward, CUDA's autocast and CUDA's
+generators do not work on them, so the training step is watched on the CPU, by the profiler.
+"""
+
+import contextlib
+
+import pytest
+import torch
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensor, FakeTensorMode, unset_fake_temporarily
+
+from ddpm_course import training
+from ddpm_course.diffusion import GaussianDiffusion, q_posterior, q_sample, q_step
+from ddpm_course.losses import diffusion_loss
+from ddpm_course.samplers import ancestral_steps, ddim_steps, guided, sample
+from ddpm_course.schedules import cosine_schedule
+from ddpm_course.training import EMA, mixed_precision
+from ddpm_course.unet import UNet
+
+
+class HostTable(torch.Tensor):
+    """A table that stays real inside the fake mode, as it does beside a real GPU, until it is moved to the GPU.
+
+    On the host's own tables .tolist() and == wait for nobody, and only fake tensors should object to them.
+    """
+
+    @classmethod
+    def __torch_function__(cls, func, types, args=(), kwargs=None):
+        moved = func is torch.Tensor.to and any("cuda" in str(a) for a in (*args[1:], *(kwargs or {}).values()))
+        if moved:
+            with unset_fake_temporarily():
+                real = args[0].as_subclass(torch.Tensor).clone()
+            return real.to(*args[1:], **(kwargs or {}))
+        with unset_fake_temporarily():
+            return super().__torch_function__(func, types, args, kwargs or {})
+
+
+@pytest.fixture
+def on_fake_cuda():
+    """A diffusion whose tables are the host's, and everything that is built inside on a fake GPU."""
+
+    @contextlib.contextmanager
+    def enter(predicts="v", variance="small"):
+        schedule = cosine_schedule()
+        for name in ("beta", "alpha", "alpha_bar"):
+            setattr(schedule, name, getattr(schedule, name).as_subclass(HostTable))
+        with FakeTensorMode(allow_non_fake_inputs=True), torch.device("cuda"):
+            yield GaussianDiffusion(schedule, predicts, variance)
+        for (_, _, device), table in schedule._on_device.items():
+            assert isinstance(table, FakeTensor) and table.device.type == device.type == "cuda"
+
+    return enter
+
+
+def assert_on_cuda(*tensors):
+    for tensor in tensors:
+        assert isinstance(tensor, FakeTensor) and tensor.device.type == "cuda", tensor
+
+
+def test_the_fake_gpu_objects_to_what_a_real_one_would_suffer_from(on_fake_cuda):
+    """The tests below prove something only if these are caught."""
+    with on_fake_cuda():
+        x = torch.randn(4)
+        with pytest.raises(DataDependentOutputException):
+            x.sum().item()
+        with pytest.raises(DataDependentOutputException):
+            bool((x > 0).all())
+        with pytest.raises(RuntimeError, match="device"):
+            x + torch.randn(4, device="cpu")
+
+
+@pytest.mark.parametrize("predicts", ["noise", "x0", "v"])
+def test_forward_process_and_posterior_stay_on_the_gpu(on_fake_cuda, predicts):
+    with on_fake_cuda(predicts) as diffusion:
+        schedule = diffusion.schedule
+        x0, noise = torch.randn(4, 1, 28, 28), torch.randn(4, 1, 28, 28)
+        for t in (torch.full((4,), 7), schedule.sample_t(4, device="cuda"), 7):
+            xt = q_sample(schedule, x0, t, noise)
+            assert_on_cuda(xt, q_step(schedule, x0, t, noise), diffusion.target(x0, noise, t))
+            assert_on_cuda(*diffusion.decode(noise, xt, t))
+            assert xt.dtype == torch.float32
+        assert_on_cuda(*q_posterior(schedule, x0, x0, torch.full((4,), 7), torch.full((4,), 3)))
+
+
+def test_t_on_another_device_than_the_data_is_named(on_fake_cuda):
+    """Indexing a CPU table with a CUDA tensor would not be caught by the fake mode; check_t catches both directions."""
+    with on_fake_cuda() as diffusion:
+        x0 = torch.randn(4, 2)
+        t = torch.ones(4, dtype=torch.int64, device="cpu")
+        for use in (lambda: q_sample(diffusion.schedule, x0, t, x0), lambda: q_posterior(diffusion.schedule, x0, x0, t, 0)):
+            with pytest.raises(ValueError, match="t is on cpu but the data is on cuda"):
+                use()
+
+
+@pytest.mark.parametrize("kind", ["l2", "l1", "huber"])
+def test_network_and_loss_stay_on_the_gpu(on_fake_cuda, kind):
+    with on_fake_cuda() as diffusion:
+        net = UNet(num_classes=10, dropout=0.1)
+        images = torch.randint(0, 256, (4, 1, 28, 28), dtype=torch.uint8)
+        x0 = training.to_unit_range(images)
+        for y in (None, torch.randint(0, 11, (4,))):
+            loss = diffusion_loss(net, diffusion, x0, y, kind)
+            assert_on_cuda(loss)
+            assert loss.shape == (4,)
+
+
+@pytest.mark.parametrize("variance", ["small", "large"])
+@pytest.mark.parametrize("predicts", ["noise", "x0", "v"])
+def test_samplers_stay_on_the_gpu(on_fake_cuda, predicts, variance):
+    with on_fake_cuda(predicts, variance) as diffusion:
+        net = UNet(num_classes=10)
+        y = torch.randint(0, 10, (2,))
+        for steps in (
+            ancestral_steps(net, diffusion, (2, 1, 28, 28), 3, y=y),
+            ddim_steps(net, diffusion, (2, 1, 28, 28), 3, eta=0.5),
+            ddim_steps(guided(net, 2.0), diffusion, (2, 1, 28, 28), 3, y=y),
+            ancestral_steps(net, diffusion, (2, 1, 28, 28), 3, x_T=torch.randn(2, 1, 28, 28)),
+        ):
+            for step in steps:
+                assert_on_cuda(step.x, step.x0)
+
+
+def test_moving_average_and_batches_stay_on_the_gpu(on_fake_cuda):
+    with on_fake_cuda():
+        net = UNet(num_classes=10)
+        ema = EMA(net)
+        ema.update(net)
+        assert_on_cuda(*ema.net.parameters())
+        batches = training._batches(torch.zeros(10, 1, 8, 8, dtype=torch.uint8), torch.zeros(10).long(), 4, None)
+        for _ in range(3):
+            x, y = next(batches)
+            assert_on_cuda(x, y)
+            assert x.shape == (4, 1, 8, 8) and x.dtype == torch.float32
+
+
+# ---- the profiler: nothing waits ----
+
+PULLS = ("aten::item", "aten::_local_scalar_dense", "aten::is_nonzero", "aten::nonzero", "aten::equal")
+
+
+def pulls(work):
+    """The names of calls that read a value back to Python while `work` runs."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        work()
+    return sorted({event.name for event in profile.events() if event.name in PULLS})
+
+
+@pytest.fixture(scope="module")
+def ready():
+    torch.manual_seed(0)
+    net = UNet(num_classes=10, dropout=0.1)
+    diffusion = GaussianDiffusion(cosine_schedule(), "v")
+    x, y = torch.rand(4, 1, 28, 28) * 2 - 1, torch.arange(4)
+    diffusion_loss(net, diffusion, x, y)  # fills the tables' cache
+    return net, diffusion, x, y
+
+
+def test_the_profiler_sees_a_pull():
+    assert pulls(lambda: torch.ones(3).sum().item()) == ["aten::_local_scalar_dense", "aten::item"]
+
+
+def test_nothing_waits_in_loss_backward_clipping_or_moving_average(ready):
+    net, diffusion, x, y = ready
+    ema = EMA(net)
+
+    def step():
+        diffusion_loss(net, diffusion, x, y).mean().backward()
+        torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+        ema.update(net)
+
+    assert pulls(step) == []
+
+
+def test_nothing_waits_in_a_sampling_step(ready):
+    net, diffusion, _, y = ready
+    for make in (ancestral_steps, ddim_steps):
+        steps = make(net, diffusion, (4, 1, 28, 28), 10, y=y)
+        next(steps)
+        assert pulls(lambda steps=steps: sample(steps, progress=False)) == []
+    steps = ancestral_steps(guided(net, 2.0), diffusion, (4, 1, 28, 28), 10, y=y)
+    next(steps)
+    assert pulls(lambda: sample(steps, progress=False)) == []
+
+
+def test_nothing_waits_in_the_training_loop_between_reports(ready, monkeypatch):
+    """All of `train` for 12 steps, reports every 6: two values are read, by the reports. AdamW's own bookkeeping, which
+    reads its step counters on the CPU only, is left out by a plain optimizer in its place."""
+    _, diffusion, _, _ = ready
+
+    class Plain(torch.optim.SGD):
+        def __init__(self, parameters, lr, fused):
+            super().__init__(parameters, lr=lr)
+
+    monkeypatch.setattr(torch.optim, "AdamW", Plain)
+    images = torch.randint(0, 256, (32, 1, 28, 28), dtype=torch.uint8)
+    labels = torch.arange(32) % 10
+    net = UNet(widths=(8,), heads=2, num_classes=10)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        training.train(net, diffusion, images, labels, steps=12, batch_size=4, device="cpu", report_every=6)
+    reads = [event.name for event in profile.events() if event.name in PULLS]
+    assert reads.count("aten::_local_scalar_dense") == 2 and reads.count("aten::item") == 2 and len(reads) == 4
+
+
+# ---- precision ----
+
+
+@pytest.mark.parametrize(
+    "machine, device_type, bf16_in_hardware, precision",
+    [
+        ("T4", "cuda", False, torch.float16),
+        ("A100", "cuda", True, torch.bfloat16),
+        ("Apple M2", "mps", True, None),
+        ("Apple M1", "mps", False, None),
+        ("a CPU with bf16", "cpu", True, None),
+        ("a CPU", "cpu", False, None),
+    ],
+)
+def test_precision_for_each_kind_of_machine(machine, device_type, bf16_in_hardware, precision):
+    assert mixed_precision(device_type, bf16_in_hardware) is precision
+
+
+def test_a_t4s_emulated_bf16_is_not_asked_for(monkeypatch):
+    """train() must ask without emulation: with it, a T4 says yes."""
+    asked = {}
+
+    def supported(including_emulation=True):
+        asked["emulation"] = including_emulation
+        return including_emulation
+
+    class Stop(Exception):
+        pass
+
+    def stop(device_type, bf16_in_hardware):
+        asked["answer"] = (device_type, bf16_in_hardware)
+        raise Stop
+
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", supported)
+    monkeypatch.setattr(training, "mixed_precision", stop)
+    monkeypatch.setattr(torch, "Generator", lambda device: _NoGenerator())
+    images, diffusion = torch.zeros(4, 1, 8, 8, dtype=torch.uint8), GaussianDiffusion(cosine_schedule())
+    with FakeTensorMode(allow_non_fake_inputs=True), pytest.raises(Stop):
+        training.train(torch.nn.Identity(), diffusion, images, steps=1, device="cuda")
+    assert asked == {"emulation": False, "answer": ("cuda", False)}
+
+
+class _NoGenerator:
+    """CUDA generators do not exist here; the test above stops before one is used."""
+
+    def manual_seed(self, seed):
+        return self
+
+
+@pytest.mark.parametrize("precision", [torch.float16, torch.bfloat16], ids=str)
+def test_training_in_half_precision_follows_float32(monkeypatch, precision):
+    """The path of a T4 (autocast to float16, scaled loss, unscaled before clipping) run on the CPU: 40 steps on 64 images,
+    same seeds. Losses agree with float32's to 3 %, the weights stay float32 and finite, only the network is autocast."""
+    images = torch.randint(0, 256, (64, 1, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    diffusion = GaussianDiffusion(cosine_schedule(), "v")
+    scales, seen = [], set()
+    update = torch.amp.GradScaler.update
+    monkeypatch.setattr(torch.amp.GradScaler, "update", lambda self: (update(self), scales.append(self.get_scale())))
+
+    def run():
+        torch.manual_seed(0)
+        net = UNet(widths=(16,), heads=2)
+        net.out.register_forward_hook(lambda module, args, out: seen.add(out.dtype))
+        return training.train(net, diffusion, images, steps=40, batch_size=16, device="cpu", report_every=10)
+
+    exact = run()
+    assert seen == {torch.float32} and set(scales) == {1.0}
+    scales.clear()
+    seen.clear()
+    monkeypatch.setattr(training, "mixed_precision", lambda device_type, bf16: precision)
+    half = run()
+    assert seen == {precision}
+    assert set(scales) == ({1.0} if precision == torch.bfloat16 else {65536.0})
+    for (_, a), (_, b) in zip(exact.losses, half.losses, strict=True):
+        assert abs(a / b - 1) < 0.03
+    for parameter in half.net.parameters():
+        assert parameter.dtype == torch.float32 and bool(parameter.isfinite().all())

@@ -1,0 +1,209 @@
+"""Setting up: one list of dependencies, a wheel that holds the assets, a Makefile that repeats without reinstalling."""
+
+import ast
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+
+from ddpm_course import REPOSITORY, __version__
+from ddpm_course.editions import ROOT, badge, lessons
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+IMPORTED_AS = {"pillow": "PIL", "ipython": "IPython"}
+TOOLS = {"nbgrader", "nbclient", "nbformat"}  # for whoever builds the editions; imported where they are used
+needs_make = pytest.mark.skipif(os.name == "nt" or not shutil.which("make"), reason="make is not here")
+
+
+def ranges(lines) -> dict[str, str]:
+    """Name to range, from lines as pip reads them."""
+    found = [Requirement(line) for line in lines if line.strip() and not line.startswith(("#", "-"))]
+    return {requirement.name.lower(): str(requirement.specifier) for requirement in found}
+
+
+def capture(*command, **options):
+    return subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False, **options)
+
+
+# ---- dependencies -------------------------------------------------------------------------------------------------
+
+
+def test_a_learner_installs_the_run_time_list_with_jupyterlab_and_nbval():
+    lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    learner, runtime = ranges(lines), ranges(PROJECT["dependencies"])
+    assert {name: learner.get(name) for name in runtime} == runtime
+    assert learner.keys() - runtime.keys() == {"jupyterlab", "nbval"}
+    assert lines[-1] == "-e ."  # and the course itself
+
+
+def test_ranges_agree_between_the_lists():
+    learner = ranges((ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines())
+    extras = {name: ranges(lines) for name, lines in PROJECT["optional-dependencies"].items()}
+    lists = [learner, *extras.values()]
+    for one in lists:
+        for other in lists:
+            assert {name: one[name] for name in one.keys() & other.keys()} == {
+                n: other[n] for n in one.keys() & other.keys()
+            }
+    for name in ("nbgrader", "diffusers"):
+        assert name in extras["test"] and name not in learner
+
+
+def test_conda_takes_the_same_python_and_the_same_list():
+    python, pip, listed = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))["dependencies"]
+    assert (python, pip) == (f"python{PROJECT['requires-python']}", "pip")
+    assert listed == {"pip": ["-r requirements.txt"]}
+
+
+def test_every_import_of_the_package_is_declared():
+    declared = {IMPORTED_AS.get(name, name) for name in ranges(PROJECT["dependencies"])}
+    for path in (ROOT / "ddpm_course").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and node.level == 0:
+                names = [node.module]
+            others = {name.split(".")[0] for name in names} - set(sys.stdlib_module_names) - {"ddpm_course", "my_ddpm"}
+            allowed = declared | TOOLS if path.name == "editions.py" else declared
+            assert others <= allowed, f"{path.name}, line {node.lineno}: {others - allowed}"
+
+
+def test_importing_the_package_alone_is_quick():
+    heavy = "torch", "datasets", "matplotlib", "nbgrader", "nbformat"
+    for module in ("ddpm_course", "ddpm_course.editions"):
+        script = f"import {module}, sys; print([m for m in {heavy} if m in sys.modules])"
+        assert capture(sys.executable, "-c", script).stdout.strip() == "[]", module
+
+
+# ---- the wheel ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("wheel")
+    done = capture(sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", folder, cwd=ROOT)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return next(folder.glob("*.whl"))
+
+
+def test_the_wheel_contains_the_package_and_the_assets(wheel):
+    assert wheel.name.startswith(f"ddpm_course-{__version__}-py3")
+    files = {path for path in [*(ROOT / "ddpm_course").rglob("*"), *(ROOT / "assets").rglob("*")] if path.is_file()}
+    wanted = {path.relative_to(ROOT).as_posix() for path in files if "__pycache__" not in path.parts}
+    wanted = {f"ddpm_course/{path}" if path.startswith("assets") else path for path in wanted}
+    with zipfile.ZipFile(wheel) as archive:
+        held = {name for name in archive.namelist() if ".dist-info/" not in name}
+    assert held == wanted
+    assert any(name.startswith("ddpm_course/assets/") for name in held)
+
+
+def test_an_editable_install_reads_the_clone():
+    script = "import ddpm_course; print(ddpm_course.__file__)"
+    assert Path(capture(sys.executable, "-c", script, cwd=ROOT.parent).stdout.strip()).parent == ROOT / "ddpm_course"
+
+
+# ---- make ---------------------------------------------------------------------------------------------------------
+
+FAKE_PYTHON = """#!/bin/sh
+echo "$@" >> "{log}"
+case "$2" in *version_info\\[*) echo "{version}";; *version_info\\ \\<*) exit {refused};; esac
+if [ "$2" = venv ]; then mkdir -p "$3/bin" && cp "$0" "$3/bin/python"; fi
+"""
+
+
+@pytest.fixture
+def fresh(tmp_path):
+    """A clone with nothing set up, and a Python that only notes how it was called."""
+    clone = tmp_path / "clone"
+    clone.mkdir()
+    for name in ("Makefile", "requirements.txt", "pyproject.toml"):
+        shutil.copy(ROOT / name, clone)
+
+    def make(*arguments, version="3.12.1", refused=0):
+        python = tmp_path / "fake-python"
+        python.write_text(FAKE_PYTHON.format(log=tmp_path / "log", version=version, refused=refused))
+        python.chmod(0o755)
+        (tmp_path / "log").write_text("")
+        environment = {key: value for key, value in os.environ.items() if not key.startswith(("MAKE", "MFLAGS"))}
+        done = capture("make", *arguments, f"PYTHON={python}", cwd=clone, env=environment)
+        return done, [line for line in (tmp_path / "log").read_text().splitlines() if not line.startswith("-c")]
+
+    return clone, make
+
+
+@needs_make
+def test_make_lab_sets_up_once_copies_and_opens(fresh):
+    clone, make = fresh
+    opened = "-m jupyterlab --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/work/00_start_here.ipynb --no-browser"
+    done, calls = make("lab", "LAB_ARGS=--no-browser")
+    assert done.returncode == 0, done.stderr
+    copied = "-m ddpm_course.editions copy work"
+    assert calls == ["-m venv .venv", "-m pip install -r requirements.txt", copied, opened]
+    assert make("lab", "LAB_ARGS=--no-browser")[1] == [copied, opened]
+    os.utime(clone / "requirements.txt", (2e9, 2e9))
+    assert make("lab", "LAB_ARGS=--no-browser")[1] == ["-m pip install -r requirements.txt", copied, opened]
+
+
+@needs_make
+def test_make_test_sets_up_once_and_serves_lab_too(fresh):
+    _, make = fresh
+    install = "-m pip install -e .[test] -r requirements.txt"
+    assert make("test")[1] == ["-m venv .venv", install, "-m pytest"]
+    assert make("test", "TEST_ARGS=-x")[1] == ["-m pytest -x"]
+    assert make("notebooks", "LESSONS=00 02")[1] == ["-m ddpm_course.editions build 00 02"]
+    assert not any("pip" in call for call in make("lab")[1])
+
+
+@needs_make
+def test_make_says_which_python_it_needs(fresh):
+    clone, make = fresh
+    done, calls = make("lab", version="3.10.4", refused=1)
+    assert done.returncode != 0 and calls == []
+    assert "needs Python 3.11, 3.12 or 3.13" in done.stdout and "is: 3.10.4" in done.stdout
+    assert "make lab PYTHON=" in done.stdout and not (clone / ".venv").exists()
+
+
+@needs_make
+def test_ci_runs_the_test_command_of_the_readme(tmp_path):
+    """Called from elsewhere, without a terminal; a failure is passed on."""
+    shutil.copytree(ROOT / ".ci", tmp_path / "clone" / ".ci")
+    (tmp_path / "clone" / "Makefile").write_text("test:\n\t@echo tests ran in $(notdir $(CURDIR)); exit 3\n")
+    done = capture("bash", tmp_path / "clone" / ".ci" / "run", cwd=tmp_path, stdin=subprocess.DEVNULL)
+    assert done.stdout.strip() == "tests ran in clone" and done.returncode != 0
+    assert os.access(ROOT / ".ci" / "run", os.X_OK)
+
+
+# ---- texts --------------------------------------------------------------------------------------------------------
+
+
+def test_the_readme_names_commands_that_exist_and_every_lesson():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE))
+    assert {"lab", "test"} <= set(re.findall(r"\bmake ([a-z-]+)", readme)) <= targets
+    assert [lesson for lesson in lessons() if badge(lesson) not in readme] == []
+    for path in re.findall(r"\]\((?!https?:|#)([^)]+)\)", readme):
+        assert (ROOT / path).exists(), path
+
+
+def test_the_repository_is_named_in_one_place():
+    """Code takes it from ddpm_course.REPOSITORY; where prose must repeat it (README, notebooks), it is the same."""
+    for path in [*(ROOT / "ddpm_course").rglob("*.py"), *(ROOT / "tests").rglob("*.py"), ROOT / "Makefile"]:
+        if path != ROOT / "ddpm_course" / "__init__.py":
+            assert REPOSITORY not in path.read_text(encoding="utf-8"), path
+    for path in [ROOT / "README.md", *(ROOT / "notebooks").rglob("*.ipynb")]:
+        text = path.read_text(encoding="utf-8")
+        own = re.findall(r"github(?:\.com)?/([\w-]+/[\w-]+)(?:/blob/main/notebooks|\.git)", text)
+        assert set(own) <= {REPOSITORY}, path
+
+
+@pytest.mark.parametrize("command", [["check"], ["format", "--check"]], ids=["lint", "layout"])
+def test_code_and_notebooks_are_tidy(command):
+    done = capture(sys.executable, "-m", "ruff", *command, "--no-cache", ".", cwd=ROOT)
+    assert done.returncode == 0, f"make format may mend this:\n{done.stdout[-6000:]}"
