@@ -77,7 +77,12 @@ def tile(images: Tensor, columns: int) -> np.ndarray:
 
 
 def show_images(
-    images: Tensor, labels: Sequence[str] | None = None, *, columns: int = 8, title: str | None = None, width: float = 7.5
+    images: Tensor,
+    labels: Sequence[str] | None = None,
+    *,
+    columns: int = 8,
+    title: str | None = None,
+    width: float = 7.5,
 ) -> Figure:
     """A grid of images (N, C, H, W), uint8 or floats in [-1, 1]; `labels`, if any, stand above each image."""
     columns = min(columns, len(images))
@@ -126,7 +131,9 @@ def show_rows(
     return finish(figure)
 
 
-def animate(frames: Sequence[Tensor], *, columns: int = 8, seconds: float = 4.0, zoom: int = 3, path=None, alt: str = ""):
+def animate(
+    frames: Sequence[Tensor], *, columns: int = 8, seconds: float = 4.0, zoom: int = 3, path=None, alt: str = ""
+):
     """An animated GIF, shown in the page: each frame a batch of images (N, C, H, W). Also saved to `path`, if given.
 
     The last frame stays for a second and a half. A GIF plays wherever a page shows pictures, with no scripts. It is
@@ -168,10 +175,11 @@ def histograms(
 
 
 def lines(
-    curves: dict[str, Tensor], x: Tensor | None = None, *, xlabel: str = "t", ylabel: str = "", title: str | None = None,
+    curves: dict[str, Tensor], x: Tensor | None = None, *, xlabel: str = "t", ylabel: str = "",
+    title: str | None = None,
     log: str = "",
 ) -> Figure:  # fmt: skip
-    """Curves over a common x (the index unless given), told apart by colour and by dashes; `log` is "", "x", "y" or "xy"."""
+    """Curves over a common x (the index unless given), told apart by colour and by dashes; `log`: "", "x", "y" or "xy"."""
     with style():
         figure, ax = plt.subplots(figsize=(7.5, 3.2))
         for i, (name, values) in enumerate(curves.items()):
@@ -194,7 +202,7 @@ def heatmap_with_paths(
     steps = len(density) - 1
     with style():
         figure, ax = plt.subplots(figsize=(7.5, 3.6))
-        brightness = (density / density.amax(1, keepdim=True)).T.numpy()  # each t on its own scale, or t = 0 outshines all
+        brightness = (density / density.amax(1, keepdim=True)).T.numpy()  # each t on its own scale, or t = 0 outshines
         ax.imshow(brightness, aspect="auto", origin="lower", extent=(0, steps, *x_range), cmap="magma")
         if paths is not None:
             ax.plot(paths.numpy(), color="white", alpha=0.7, linewidth=0.8)
@@ -203,14 +211,19 @@ def heatmap_with_paths(
     return finish(figure)
 
 
-def scatters(points: Sequence[Tensor], names: Sequence[str], *, limit: float = 3.0, title: str | None = None) -> Figure:
+def scatters(
+    points: Sequence[Tensor], names: Sequence[str], *, limit: float = 3.0, xlabel: str = "", ylabel: str = "",
+    title: str | None = None,
+) -> Figure:  # fmt: skip
     """2-D points (N, 2) side by side, one panel an entry, on equal axes."""
     with style():
         figure, axes = plt.subplots(1, len(points), figsize=(7.5, 7.5 / len(points) + 0.5), squeeze=False)
         for ax, p, name in zip(axes[0], points, names, strict=True):
             ax.scatter(p[:, 0], p[:, 1], s=3, alpha=0.4, linewidths=0)
             ax.set(xlim=(-limit, limit), ylim=(-limit, limit), xticks=[-2, 0, 2], yticks=[-2, 0, 2], aspect="equal")
+            ax.set_xlabel(xlabel)
             ax.set_title(name, fontsize=10)
+        axes[0, 0].set_ylabel(ylabel)
         if title:
             figure.suptitle(title, fontsize=11)
     return finish(figure)
@@ -222,7 +235,8 @@ def curve_with_samples(
     """A training at a glance: the loss, and below it one row of samples for each stage, with its step."""
     with style():
         figure = plt.figure(figsize=(7.5, 2.6 + 0.78 * len(grids)))
-        top, *rest = figure.subfigures(2 if grids else 1, 1, height_ratios=[2.6, 0.78 * len(grids)] if grids else None, squeeze=False)[:, 0]
+        heights = [2.6, 0.78 * len(grids)] if grids else [2.6]
+        top, *rest = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
         ax = top.subplots()
         ax.plot(*zip(*losses, strict=True), linewidth=1.5, marker="." if len(losses) < 10 else None)
         ax.set(xlabel="step", ylabel="loss", xlim=(0, steps or losses[-1][0]))
@@ -248,7 +262,9 @@ class LiveTraining:
     previews:  how many rows of samples over the whole training
     """
 
-    def __init__(self, diffusion, shape: tuple[int, int, int], labels: Tensor | None = None, *, n: int = 10, previews: int = 6):
+    def __init__(
+        self, diffusion, shape: tuple[int, int, int], labels: Tensor | None = None, *, n: int = 10, previews: int = 6
+    ):
         self.diffusion, self.shape, self.labels, self.previews = diffusion, shape, labels, previews
         self.n = n if labels is None else len(labels)
         self.grids: list[tuple[int, Tensor]] = []
@@ -266,7 +282,7 @@ class LiveTraining:
             self.handle.update(figure)
 
     def draw(self, net) -> Tensor:
-        """Samples from the same noise every time, so that rows can be compared; the training's generator is not touched."""
+        """Samples from the same noise every time, so that rows compare; the training's generator is not touched."""
         from .samplers import ddim_steps, device_of, sample
 
         device = device_of(net)
@@ -398,7 +414,8 @@ def density_panels(
                 ax.hist(samples[i].flatten().numpy(), edges, density=True, color=COLORS[5], alpha=0.5, label="samples")
             for (name, densities), line, color in zip(curves.items(), ("-", "--"), (COLORS[0], "black"), strict=False):
                 ax.plot(grid, densities[i], line, color=color, linewidth=1.7, label=name)
-            ax.set(xlabel=xlabel, yticks=[], ylim=(0, None))
+            end = max(1, int(0.75 * grid[-1]))
+            ax.set(xlabel=xlabel, xticks=[-end, 0, end], yticks=[], ylim=(0, None))
             ax.set_title(title, fontsize=10)
         axes[0, 0].set_ylabel("density")
         figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=9)
@@ -415,7 +432,7 @@ def paths_and_drift(chain: Tensor, euler: Tensor, drift: Tensor) -> Figure:
             ax.plot(t, chain[t, i], color=COLORS[i], linewidth=1.6, alpha=0.75, label=f"{first}chain")
             ax.plot(t, euler[t, i], ":", color="black", linewidth=0.9, label=f"{first}Euler–Maruyama, same noise")
             ax.plot(t, drift[t, i], "--", color=COLORS[i], linewidth=2.2, label=f"{first}drift alone")
-        ax.set(xlabel="t", ylabel="x", ylim=(-3.2, 4.2))
+        ax.set(xlabel="t", ylabel="x", ylim=(-3.8, 4.2))
         ax.legend(loc="upper left", ncols=3, fontsize=9)
     return finish(figure)
 
@@ -425,5 +442,6 @@ def as_jpeg(figure: Figure, quality: int = 50):
     from IPython.display import Image as Shown
 
     file = io.BytesIO()
-    figure.savefig(file, format="jpeg", dpi=figure.dpi, pil_kwargs={"quality": quality, "optimize": True})
+    options = {"quality": quality, "optimize": True}
+    figure.savefig(file, format="jpeg", dpi=figure.dpi, bbox_inches="tight", pil_kwargs=options)
     return Shown(file.getvalue(), format="jpeg")

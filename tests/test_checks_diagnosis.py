@@ -387,7 +387,7 @@ ODD = [
     (AB + f"return ({GOOD}).to('meta')", "device", "meta"),
     (AB + f"return ({GOOD}) / 0", "nan", "inf"),
     (AB + f"return ({GOOD}) * float('nan')", "nan", "nan"),
-    (AB + f"x0 *= ab.sqrt()\nx0 += (1 - ab).sqrt() * noise\nreturn x0", "changed", "`x0`"),
+    (AB + "x0 *= ab.sqrt()\nx0 += (1 - ab).sqrt() * noise\nreturn x0", "changed", "`x0`"),
     (AB + f"out = {GOOD}\nnoise.zero_()\nreturn out", "changed", "`noise`"),
     (AB + f"out = {GOOD}\nschedule.alpha_bar[1:] *= 0.5\nreturn out", "changed", "tables"),
     (AB + f"out = {GOOD}\nschedule.beta = None\nreturn out", "changed", "tables"),

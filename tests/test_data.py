@@ -163,7 +163,10 @@ def test_every_mode_of_a_png(tmp_path, mode, value, expected):
     assert images.dtype == torch.uint8 and images[0, :, 3, 3].tolist() == expected
 
 
-@pytest.mark.parametrize("mode, name", [("CMYK", "a.jpg"), ("L", "a.jpg"), ("RGB", "a.jpg"), ("F", "a.tiff"), ("I;16", "a.tiff"), ("I", "a.tiff")])
+@pytest.mark.parametrize(
+    "mode, name",
+    [("CMYK", "a.jpg"), ("L", "a.jpg"), ("RGB", "a.jpg"), ("F", "a.tiff"), ("I;16", "a.tiff"), ("I", "a.tiff")],
+)
 def test_other_formats(tmp_path, mode, name):
     save(tmp_path, name, mode=mode, value=25_700 if mode.startswith("I") else 100)
     images, _ = load_images(tmp_path)
@@ -296,7 +299,7 @@ def online(monkeypatch):
     def load_dataset(path, split=None, streaming=False):
         asked.append((path, split, streaming))
         if split not in ("train", "test"):
-            raise ValueError(f'Unknown split "{split}". Should be one of [\'train\', \'test\'].')
+            raise ValueError(f'Unknown split "{split}". Should be one of train, test.')
         layout = {"uoft-cs/cifar10": "cifar10", "nielsr/CelebA-faces": "celeba"}.get(path, "fashion_mnist")
         rows = table(LAYOUTS[layout], colour="cifar" in path or "Celeb" in path)
         return rows.to_iterable_dataset() if streaming else rows
@@ -367,7 +370,9 @@ def test_a_hub_that_keeps_silent_is_given_up(monkeypatch):
     released.set()
 
 
-@pytest.mark.parametrize("answer, reachable", [(b"HTTP/1.1 200 OK\r\n\r\n", True), (b"HTTP/1.1 405 No\r\n\r\n", True), (b"?\r\n", False)])
+@pytest.mark.parametrize(
+    "answer, reachable", [(b"HTTP/1.1 200 OK\r\n\r\n", True), (b"HTTP/1.1 405 No\r\n\r\n", True), (b"?\r\n", False)]
+)
 def test_what_counts_as_an_answer(monkeypatch, answer, reachable):
     with socket.create_server(("127.0.0.1", 0)) as server:
         monkeypatch.setattr(datasets.config, "HF_ENDPOINT", f"http://127.0.0.1:{server.getsockname()[1]}")

@@ -8,7 +8,12 @@ import contextlib
 
 import pytest
 import torch
-from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensor, FakeTensorMode, unset_fake_temporarily
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    FakeTensor,
+    FakeTensorMode,
+    unset_fake_temporarily,
+)
 
 from ddpm_course import training
 from ddpm_course.diffusion import GaussianDiffusion, q_posterior, q_sample, q_step
@@ -88,7 +93,10 @@ def test_t_on_another_device_than_the_data_is_named(on_fake_cuda):
     with on_fake_cuda() as diffusion:
         x0 = torch.randn(4, 2)
         t = torch.ones(4, dtype=torch.int64, device="cpu")
-        for use in (lambda: q_sample(diffusion.schedule, x0, t, x0), lambda: q_posterior(diffusion.schedule, x0, x0, t, 0)):
+        for use in (
+            lambda: q_sample(diffusion.schedule, x0, t, x0),
+            lambda: q_posterior(diffusion.schedule, x0, x0, t, 0),
+        ):
             with pytest.raises(ValueError, match="t is on cpu but the data is on cuda"):
                 use()
 

@@ -89,7 +89,7 @@ def test_posterior_is_bayes_rule_on_a_grid(t, s):
     x0, xt = 0.3, -0.5
     beta = schedule.beta.tolist()
 
-    def transition(start, end):  # mean factor and variance of q(x_end | x_start), from the betas, one step after another
+    def transition(start, end):  # mean factor and variance of q(x_end | x_start), one step after another
         factor, variance = 1.0, 0.0
         for step in range(start + 1, end + 1):
             factor, variance = factor * math.sqrt(1 - beta[step]), (1 - beta[step]) * variance + beta[step]
@@ -118,7 +118,8 @@ def test_posterior_of_one_step_is_the_papers_formula(schedule):
     """Eq. 7 term by term, for every t from 2; float64, relative to the terms' own size."""
     for t in range(2, schedule.T + 1):
         beta, alpha, ab, ab_before = (
-            table.item() for table in (schedule.beta[t], schedule.alpha[t], schedule.alpha_bar[t], schedule.alpha_bar[t - 1])
+            table.item()
+            for table in (schedule.beta[t], schedule.alpha[t], schedule.alpha_bar[t], schedule.alpha_bar[t - 1])
         )
         one, zero = torch.ones(1, dtype=F64), torch.zeros(1, dtype=F64)
         on_x0, variance = q_posterior(schedule, one, zero, t, t - 1)

@@ -86,7 +86,9 @@ def test_only_l2_is_least_at_the_conditional_mean():
     t = torch.full((10_000,), 1000)
 
     def loss(answer, kind):
-        return diffusion_loss(lambda x, t, y: torch.full_like(x, answer), diffusion, x0, None, kind, t=t, noise=noise).mean()
+        return diffusion_loss(
+            lambda x, t, y: torch.full_like(x, answer), diffusion, x0, None, kind, t=t, noise=noise
+        ).mean()
 
     assert loss(-0.8, "l2") < loss(-1.0, "l2") and loss(-1.0, "l1") < loss(-0.8, "l1")
 

@@ -60,7 +60,10 @@ def test_ancestral_steps_equal_those_of_diffusers(schedule, predicts, clip, vari
     times = TIMES[name]
     scheduler = in_float64(
         DDPMScheduler(
-            1000, beta_schedule=schedule, variance_type=f"fixed_{variance}", clip_sample=clip,
+            1000,
+            beta_schedule=schedule,
+            variance_type=f"fixed_{variance}",
+            clip_sample=clip,
             prediction_type=PREDICTION_TYPES[predicts],
         )  # fmt: skip
     )
@@ -250,7 +253,9 @@ def test_ring_in_the_plane():
     within 4 of its standard deviations, 0.06."""
     mixture = ring()
     diffusion = GaussianDiffusion(cosine_schedule(), "noise", "large")
-    x = sample(ancestral_steps(oracle(mixture, diffusion), diffusion, (4000, 2), 100, generator=seeded(0)), progress=False)
+    x = sample(
+        ancestral_steps(oracle(mixture, diffusion), diffusion, (4000, 2), 100, generator=seeded(0)), progress=False
+    )
     apart, nearest = torch.cdist(x, mixture.means).min(1)
     assert (torch.bincount(nearest, minlength=8) - 500).abs().max() < 5 * math.sqrt(4000 / 8 * 7 / 8)
     assert (apart < 0.24).float().mean() > 0.995
@@ -390,7 +395,9 @@ def test_guidance_works_on_data_of_any_shape_and_samples():
     out = guided(net, 2.0)(torch.zeros(2, 3), torch.ones(2, dtype=torch.int64), torch.tensor([1, 4]))
     assert torch.equal(out, torch.tensor([[-3.0], [3.0]]).expand(2, 3))  # 5 + 2 (y - 5)
     net = conditional_net().train()
-    steps = ancestral_steps(guided(net, 2.0), GaussianDiffusion(cosine_schedule()), (2, 1, 8, 8), 3, y=torch.tensor([0, 1]))
+    steps = ancestral_steps(
+        guided(net, 2.0), GaussianDiffusion(cosine_schedule()), (2, 1, 8, 8), 3, y=torch.tensor([0, 1])
+    )
     assert torch.isfinite(sample(steps, progress=False)).all() and net.training
 
 

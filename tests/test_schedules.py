@@ -33,7 +33,9 @@ def test_alpha_bar_is_the_product_of_alphas():
     schedule = Schedule(torch.tensor(betas, dtype=torch.float64))
     by_hand = [1.0, 0.9, 0.9 * 0.8, 0.9 * 0.8 * 0.5]
     assert max(abs(a - b) for a, b in zip(schedule.alpha_bar.tolist(), by_hand, strict=True)) < 1e-15
-    assert max(abs(a - b) for a, b in zip(schedule.snr[1:].tolist(), [9, 0.72 / 0.28, 0.36 / 0.64], strict=True)) < 1e-12
+    assert (
+        max(abs(a - b) for a, b in zip(schedule.snr[1:].tolist(), [9, 0.72 / 0.28, 0.36 / 0.64], strict=True)) < 1e-12
+    )
     assert schedule.snr[0] == math.inf
 
 
@@ -48,7 +50,10 @@ def test_unscaled_linear_betas_leave_visible_signal_in_short_chains(T, remains):
 def test_rescaled_betas_are_clipped_below_one_in_chains_of_twenty_steps_or_fewer():
     assert linear_schedule(20).beta[-1] == 0.999
     assert abs(linear_schedule(21).beta[-1].item() - 0.02 * 1000 / 21) < 1e-15
-    assert abs(linear_schedule(500).beta[1].item() - 2e-4) < 1e-15 and abs(linear_schedule(500).beta[-1].item() - 0.04) < 1e-15
+    assert (
+        abs(linear_schedule(500).beta[1].item() - 2e-4) < 1e-15
+        and abs(linear_schedule(500).beta[-1].item() - 0.04) < 1e-15
+    )
 
 
 def test_quadratic_and_sigmoid_follow_their_formulas():
@@ -112,9 +117,7 @@ def test_noise_of_the_first_step_survives_float32():
     assert abs(sigma.item() / 0.01 - 1) < 1e-7
 
 
-@pytest.mark.parametrize(
-    "betas", [[], [[0.1, 0.2]], 0.1, [0.0, 0.1], [0.1, 1.0], [-0.1], [0.1, float("nan")]], ids=str
-)
+@pytest.mark.parametrize("betas", [[], [[0.1, 0.2]], 0.1, [0.0, 0.1], [0.1, 1.0], [-0.1], [0.1, float("nan")]], ids=str)
 def test_impossible_betas_are_refused(betas):
     with pytest.raises(ValueError, match="beta"):
         Schedule(torch.tensor(betas))

@@ -154,9 +154,19 @@ def test_arguments_build_the_same_network_again():
         (torch.zeros(4, 28, 28), torch.ones(4, dtype=torch.int64), None, r"x must have shape \(B, 1, H, W\)"),
         (torch.zeros(4, 3, 28, 28), torch.ones(4, dtype=torch.int64), None, r"x must have shape \(B, 1, H, W\)"),
         (torch.zeros(4, 1, 27, 28), torch.ones(4, dtype=torch.int64), None, "multiples of 4"),
-        (torch.zeros(4, 1, 28, 28), torch.ones(4, 1, dtype=torch.int64), None, r"t must have shape \(4,\).*got \(4, 1\)"),
+        (
+            torch.zeros(4, 1, 28, 28),
+            torch.ones(4, 1, dtype=torch.int64),
+            None,
+            r"t must have shape \(4,\).*got \(4, 1\)",
+        ),
         (torch.zeros(4, 1, 28, 28), torch.rand(4), None, "t must hold integers"),
-        (torch.zeros(4, 1, 28, 28), torch.ones(4, dtype=torch.int64), torch.zeros(3).long(), r"y must have shape \(4,\)"),
+        (
+            torch.zeros(4, 1, 28, 28),
+            torch.ones(4, dtype=torch.int64),
+            torch.zeros(3).long(),
+            r"y must have shape \(4,\)",
+        ),
         (torch.zeros(4, 1, 28, 28), torch.ones(4, dtype=torch.int64), torch.zeros(4), "y must hold integers"),
     ],
 )

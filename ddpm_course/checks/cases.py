@@ -136,6 +136,7 @@ def weighted(
         a, b = weights(Entries(*(column(table[t + shift], x) for table in tables)))
         return a * x + b * (draw(x) if draw else noise)
 
+    function.broadcast_by = lambda other: weighted(weights, shift=shift, column=other, pick=pick, draw=draw)
     return function
 
 
@@ -167,6 +168,28 @@ def two_axes(values: Tensor, x: Tensor) -> Tensor:
 def first_of_batch(t: int | Tensor) -> int | Tensor:
     """One t for everybody."""
     return t if isinstance(t, int) else t[0]
+
+
+def and_broadcasting(mistakes: list[Mistake]) -> list[Mistake]:
+    """The mistakes, and each mistake in the weights together with each way to broadcast them wrongly.
+
+    A student who has not met t of shape (B,) yet makes both at once, and hears of both.
+    """
+    named = {mistake.id: mistake for mistake in mistakes}
+    shapes = {"broadcast_width": raw, "broadcast_channels": three_axes}
+    alone = {"broadcast_width", "broadcast_rows", "broadcast_channels", "images_only", "one_t_for_all"}
+    pairs = [
+        Mistake(
+            f"{mistake.id} and {shape}",
+            f"{mistake.says}\n{named[shape].says}",
+            *(variant.broadcast_by(column) for variant in mistake.variants if hasattr(variant, "broadcast_by")),
+            whole=True,
+        )
+        for mistake in mistakes
+        if mistake.id not in alone
+        for shape, column in shapes.items()
+    ]
+    return mistakes + [pair for pair in pairs if pair.variants]
 
 
 FRESH = (

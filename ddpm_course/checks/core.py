@@ -31,12 +31,13 @@ class Mistake:
     """A wrong answer that the check knows by name.
 
     id:        for tests and for the lesson's list of mistakes
-    says:      what the student is told, with the lesson and the section that derive the step
+    says:      what the student is told, with the lesson and the section that derive the step; a sentence a line
     variants:  wrong implementations; a student whose results equal one of them on every case made this mistake
+    whole:     recognised only if the function returns something on every case
     """
 
-    def __init__(self, id: str, says: str, *variants: Callable):
-        self.id, self.says, self.variants = id, says, variants
+    def __init__(self, id: str, says: str, *variants: Callable, whole: bool = False):
+        self.id, self.says, self.variants, self.whole = id, says, variants, whole
 
 
 @dataclass
@@ -134,15 +135,16 @@ class Exercise:
         if passed == n and not side_effect:
             text = f"{n} of {n} cases pass. The lesson now runs on your function."
             return Verdict("solved", [text, *diagnosis.printed(outcomes)], **counted)
-        mistake = diagnosis.find_mistake(self, outcomes) if passed < n else None
-        if mistake:
-            text, problem = [mistake.says], None
+        named = diagnosis.name_mistake(self, outcomes, comparisons) if passed < n else None
+        mistake, problem = None, None
+        if named:
+            mistake, text = named[0].id, named[1]
         elif passed < n:
             problem, text = diagnosis.locate(self, function, outcomes, comparisons)
         else:
             problem, text = "changed", ["The result is right."]
         text += [*side_effect, *diagnosis.printed(outcomes)]
-        return Verdict("wrong", text, mistake.id if mistake else None, problem, **counted)
+        return Verdict("wrong", text, mistake, problem, **counted)
 
     @cached_property
     def reference(self) -> Callable:

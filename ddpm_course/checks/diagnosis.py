@@ -14,17 +14,42 @@ if TYPE_CHECKING:
     from .core import Exercise, Mistake
 
 
-def find_mistake(exercise: "Exercise", outcomes: list[Outcome]) -> "Mistake | None":
-    """The mistake that one of whose variants does on every case what the student's function did."""
+STRUCTURAL = ("raises", "none", "type", "shape")  # nothing to hold against the values that a mistake makes
+
+
+def name_mistake(
+    exercise: "Exercise", outcomes: list[Outcome], comparisons: list[Comparison]
+) -> "tuple[Mistake, list[str]] | None":
+    """The mistake that one of whose variants does what the student's function did, and what to say.
+
+    It must do so on every case. Where the function gives no values for some cases (it knows no int t, say), the
+    others decide, if they leave no doubt, and what goes wrong in those cases is said too.
+    """
+    everywhere = [i for i, case in enumerate(exercise.cases) if not case.gpu]
     for mistake in exercise.mistakes:
-        for variant in mistake.variants:
-            if all(
-                same(outcome, run(variant, case, exercise.arguments), exercise.tolerance)
-                for outcome, case in zip(outcomes, exercise.cases, strict=True)
-                if not case.gpu
-            ):
-                return mistake
-    return None
+        if _matches(mistake, exercise, outcomes, everywhere):
+            return mistake, mistake.says.splitlines()
+    valued = [i for i in everywhere if comparisons[i].problem not in STRUCTURAL]
+    if len(valued) < 2 or isinstance(exercise.expected[0], int) or all(not comparisons[i].problem for i in valued):
+        return None
+    found = [m for m in exercise.mistakes if not m.whole and _matches(m, exercise, outcomes, valued)]
+    if len(found) != 1:
+        return None
+    rest = [c if c.problem in STRUCTURAL else _as_if_right(c) for c in comparisons]
+    where = smallest_fact(exercise.cases, rest)
+    also = next(c.sentence for c in rest if c.problem)
+    return found[0], [*found[0].says.splitlines(), f"And only {where}: {also[0].lower()}{also[1:]}" if where else also]
+
+
+def _matches(mistake: "Mistake", exercise: "Exercise", outcomes: list[Outcome], indices: list[int]) -> bool:
+    return any(
+        all(same(outcomes[i], run(variant, exercise.cases[i], exercise.arguments), exercise.tolerance) for i in indices)
+        for variant in mistake.variants
+    )
+
+
+def _as_if_right(comparison: Comparison) -> Comparison:
+    return Comparison("", "", torch.zeros_like(comparison.wrong))
 
 
 def locate(
@@ -36,8 +61,7 @@ def locate(
         failing = [i for i in failing if comparisons[i].problem != "dtype"]
     first, n = failing[0], len(comparisons)
     problem, text = comparisons[first].problem, []
-    located = [c if i in failing else Comparison("", "", torch.zeros_like(c.wrong)) for i, c in enumerate(comparisons)]
-    where = smallest_fact(exercise.cases, located)
+    where = smallest_fact(exercise.cases, [c if i in failing else _as_if_right(c) for i, c in enumerate(comparisons)])
     if where:
         text.append(f"Right in {n - len(failing)} of {n} cases, and wrong only {where}.")
     elif len(failing) < n:
@@ -64,9 +88,7 @@ def side_effect(exercise: "Exercise", outcomes: list[Outcome]) -> list[str]:
         return []
     if "schedule" in changed:
         return ["It changes the tables of `schedule`, which every later step reads: work on a copy."]
-    return [
-        f"It changes {_quoted(changed)} in place, but it belongs to the caller: make a new tensor (y = x * 2, not x *= 2)."
-    ]
+    return [f"It changes {_quoted(changed)} in place, which belongs to the caller: write y = x * 2, not x *= 2."]
 
 
 def printed(outcomes: list[Outcome]) -> list[str]:

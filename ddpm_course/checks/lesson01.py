@@ -6,7 +6,7 @@ from torch import Tensor
 from .. import diffusion
 from ..schedules import Schedule
 from . import answers
-from .cases import EIGHT, FIVE, Entries, normal, on_gpu, step_cases, step_mistakes, weighted
+from .cases import EIGHT, FIVE, Entries, and_broadcasting, normal, on_gpu, step_cases, step_mistakes, weighted
 from .core import Exercise, Mistake
 from .running import Case, Seed
 
@@ -170,85 +170,87 @@ def q_step(schedule, x, t, noise):
 ''',
     first="take one int t. Which two numbers do x and the noise get multiplied by, so that the variance stays 1?",
     linear=("x", "noise"),
-    mistakes=[
-        Mistake(
-            "noise_variance",
-            f"Your noise is scaled by β_t: its *variance* must be β_t, so scale by √β_t ({SCALING}).",
-            weighted(lambda e: (e.alpha.sqrt(), e.beta)),
-        ),
-        Mistake(
-            "signal_not_rooted",
-            "You shrink x by 1 - β_t. The *variance* shrinks by 1 - β_t, so x shrinks by its root, √(1 - β_t) "
-            f"({SCALING}).",
-            weighted(lambda e: (e.alpha, e.beta.sqrt())),
-        ),
-        Mistake(
-            "no_roots",
-            f"1 - β_t and β_t are shares of the *variance*. x and the noise are scaled by their roots ({SCALING}).",
-            weighted(lambda e: (e.alpha, e.beta)),
-        ),
-        Mistake(
-            "no_shrinking",
-            "You add noise without shrinking x, so the variance grows with every step. Scale x by √(1 - β_t) "
-            f"({SCALING}).",
-            weighted(lambda e: (1, e.beta.sqrt())),
-        ),
-        Mistake(
-            "no_shrinking_noise_variance",
-            "Two things: scale the noise by √β_t, because β_t is its variance; and shrink x by √(1 - β_t), or the "
-            f"variance grows with every step ({SCALING}).",
-            weighted(lambda e: (1, e.beta)),
-        ),
-        Mistake(
-            "swapped",
-            "The two factors are swapped: one step keeps nearly all of x, √(1 - β_t), and adds little noise, √β_t "
-            f"({SCALING}).",
-            weighted(lambda e: _one_step(e)[::-1]),
-        ),
-        Mistake(
-            "noise_unscaled",
-            f"The noise comes in at full size in every step. Scale it by √β_t ({SCALING}).",
-            weighted(lambda e: (e.alpha.sqrt(), 1)),
-        ),
-        Mistake(
-            "noise_forgotten",
-            f"You shrink x and add nothing. The noise, scaled by √β_t, is missing ({PIXEL}).",
-            weighted(lambda e: (e.alpha.sqrt(), 0)),
-        ),
-        Mistake(
-            "noise_subtracted",
-            "You subtract the noise. The distribution is the same, but not the sample: add the `noise` you are given "
-            f"({PIXEL}).",
-            weighted(lambda e: (e.alpha.sqrt(), -e.beta.sqrt())),
-        ),
-        Mistake(
-            "noise_before_shrinking",
-            f"Your noise is shrunk together with x. √(1 - β_t) belongs to x alone ({SCALING}).",
-            weighted(lambda e: (e.alpha.sqrt(), (e.alpha * e.beta).sqrt())),
-        ),
-        Mistake(
-            "one_minus_root",
-            f"1 - √β_t is not √(1 - β_t): take the root last, of the variance that is left ({SCALING}).",
-            weighted(lambda e: (1 - e.beta.sqrt(), e.beta.sqrt())),
-        ),
-        Mistake(
-            "beta_as_deviation",
-            f"You treat β_t as a standard deviation. It is a variance: √(1 - β_t) x + √β_t ε ({SCALING}).",
-            weighted(lambda e: ((1 - e.beta**2).sqrt(), e.beta)),
-        ),
-        Mistake(
-            "growing",
-            f"You scale x by √(1 + β_t), which makes it grow. It must shrink: √(1 - β_t) ({SCALING}).",
-            weighted(lambda e: ((1 + e.beta).sqrt(), e.beta.sqrt())),
-        ),
-        Mistake(
-            "alpha_bar_for_alpha",
-            "You take t steps at once, with ᾱ_t. One step goes from x_{t-1} to x_t: 1 - β_t and β_t alone "
-            f"({CHAIN}).",
-            weighted(lambda e: (e.alpha_bar.sqrt(), (1 - e.alpha_bar).sqrt())),
-        ),
-        *step_mistakes(_one_step, "x", PIXEL),
-    ],
+    mistakes=and_broadcasting(
+        [
+            Mistake(
+                "noise_variance",
+                f"Your noise is scaled by β_t: its *variance* must be β_t, so scale by √β_t ({SCALING}).",
+                weighted(lambda e: (e.alpha.sqrt(), e.beta)),
+            ),
+            Mistake(
+                "signal_not_rooted",
+                "You shrink x by 1 - β_t. The *variance* shrinks by 1 - β_t, so x shrinks by its root, √(1 - β_t) "
+                f"({SCALING}).",
+                weighted(lambda e: (e.alpha, e.beta.sqrt())),
+            ),
+            Mistake(
+                "no_roots",
+                f"1 - β_t and β_t are shares of the *variance*. x and the noise are scaled by their roots ({SCALING}).",
+                weighted(lambda e: (e.alpha, e.beta)),
+            ),
+            Mistake(
+                "no_shrinking",
+                "You add noise without shrinking x, so the variance grows with every step. Scale x by √(1 - β_t) "
+                f"({SCALING}).",
+                weighted(lambda e: (1, e.beta.sqrt())),
+            ),
+            Mistake(
+                "no_shrinking_noise_variance",
+                "Two things: scale the noise by √β_t, because β_t is its variance; and shrink x by √(1 - β_t), or the "
+                f"variance grows with every step ({SCALING}).",
+                weighted(lambda e: (1, e.beta)),
+            ),
+            Mistake(
+                "swapped",
+                "The two factors are swapped: one step keeps nearly all of x, √(1 - β_t), and adds little noise, √β_t "
+                f"({SCALING}).",
+                weighted(lambda e: _one_step(e)[::-1]),
+            ),
+            Mistake(
+                "noise_unscaled",
+                f"The noise comes in at full size in every step. Scale it by √β_t ({SCALING}).",
+                weighted(lambda e: (e.alpha.sqrt(), 1)),
+            ),
+            Mistake(
+                "noise_forgotten",
+                f"You shrink x and add nothing. The noise, scaled by √β_t, is missing ({PIXEL}).",
+                weighted(lambda e: (e.alpha.sqrt(), 0)),
+            ),
+            Mistake(
+                "noise_subtracted",
+                "You subtract the noise. The distribution is the same, but not the sample: add the `noise` you are given "
+                f"({PIXEL}).",
+                weighted(lambda e: (e.alpha.sqrt(), -e.beta.sqrt())),
+            ),
+            Mistake(
+                "noise_before_shrinking",
+                f"Your noise is shrunk together with x. √(1 - β_t) belongs to x alone ({SCALING}).",
+                weighted(lambda e: (e.alpha.sqrt(), (e.alpha * e.beta).sqrt())),
+            ),
+            Mistake(
+                "one_minus_root",
+                f"1 - √β_t is not √(1 - β_t): take the root last, of the variance that is left ({SCALING}).",
+                weighted(lambda e: (1 - e.beta.sqrt(), e.beta.sqrt())),
+            ),
+            Mistake(
+                "beta_as_deviation",
+                f"You treat β_t as a standard deviation. It is a variance: √(1 - β_t) x + √β_t ε ({SCALING}).",
+                weighted(lambda e: ((1 - e.beta**2).sqrt(), e.beta)),
+            ),
+            Mistake(
+                "growing",
+                f"You scale x by √(1 + β_t), which makes it grow. It must shrink: √(1 - β_t) ({SCALING}).",
+                weighted(lambda e: ((1 + e.beta).sqrt(), e.beta.sqrt())),
+            ),
+            Mistake(
+                "alpha_bar_for_alpha",
+                "You take t steps at once, with ᾱ_t. One step goes from x_{t-1} to x_t: 1 - β_t and β_t alone "
+                f"({CHAIN}).",
+                weighted(lambda e: (e.alpha_bar.sqrt(), (1 - e.alpha_bar).sqrt())),
+            ),
+            *step_mistakes(_one_step, "x", PIXEL),
+        ]
+    ),
 )
 
 

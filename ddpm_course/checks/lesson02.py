@@ -6,7 +6,7 @@ from torch import Tensor
 from .. import diffusion
 from ..schedules import Schedule
 from . import answers
-from .cases import EIGHT, FIVE, Entries, step_cases, step_mistakes, weighted
+from .cases import EIGHT, FIVE, Entries, and_broadcasting, step_cases, step_mistakes, weighted
 from .core import Exercise, Mistake
 from .running import Betas, Case
 
@@ -249,96 +249,98 @@ def q_sample(schedule, x0, t, noise):
 ''',
     first="write x_t = ... x_0 + ... ε from the closed form, for one int t. Then for t of shape (B,).",
     linear=("x0", "noise"),
-    mistakes=[
-        Mistake(
-            "noise_variance",
-            f"Your noise is scaled by 1 - ᾱ_t. That must be its *variance*, so scale by √(1 - ᾱ_t) ({CLOSED}).",
-            weighted(lambda e: (e.alpha_bar.sqrt(), 1 - e.alpha_bar)),
-        ),
-        Mistake(
-            "signal_not_rooted",
-            f"Your x_0 is scaled by ᾱ_t. The factor of x_0 is √ᾱ_t; ᾱ_t is the share of its variance ({CLOSED}).",
-            weighted(lambda e: (e.alpha_bar, (1 - e.alpha_bar).sqrt())),
-        ),
-        Mistake(
-            "no_roots",
-            "You scale by ᾱ_t and 1 - ᾱ_t, which are shares of the *variance*. The factors are their roots "
-            f"({CLOSED}).",
-            weighted(lambda e: (e.alpha_bar, 1 - e.alpha_bar)),
-        ),
-        Mistake(
-            "alpha_for_alpha_bar",
-            "You use α_t, what one step keeps. t steps keep the product ᾱ_t: with α_t, x_T would still be almost "
-            f"all image ({PATTERN}).",
-            weighted(lambda e: (e.alpha.sqrt(), (1 - e.alpha).sqrt())),
-        ),
-        Mistake(
-            "alpha_for_signal",
-            f"The noise is right, but x_0 is scaled by √α_t, one step's factor. t steps keep √ᾱ_t of it ({PATTERN}).",
-            weighted(lambda e: (e.alpha.sqrt(), (1 - e.alpha_bar).sqrt())),
-        ),
-        Mistake(
-            "beta_for_noise",
-            "x_0 is right, but the noise is scaled by √β_t, what the last step alone adds. All t steps together add "
-            f"the variance 1 - ᾱ_t ({SUM}).",
-            weighted(lambda e: (e.alpha_bar.sqrt(), e.beta.sqrt())),
-        ),
-        Mistake(
-            "swapped",
-            "The two factors are swapped: √ᾱ_t belongs to x_0, √(1 - ᾱ_t) to the noise. At t = 0 nothing but x_0 is "
-            f"there ({CLOSED}).",
-            weighted(lambda e: _closed(e)[::-1]),
-        ),
-        Mistake(
-            "signal_unscaled",
-            f"x_0 keeps its full size, so the variance grows above 1. Shrink it by √ᾱ_t ({CLOSED}).",
-            weighted(lambda e: (1, (1 - e.alpha_bar).sqrt())),
-        ),
-        Mistake(
-            "noise_unscaled",
-            f"The noise comes in at full size at every t. Scale it by √(1 - ᾱ_t) ({CLOSED}).",
-            weighted(lambda e: (e.alpha_bar.sqrt(), 1)),
-        ),
-        Mistake(
-            "noise_forgotten",
-            f"That is the mean of x_t. The noise, scaled by √(1 - ᾱ_t), is missing ({CLOSED}).",
-            weighted(lambda e: (e.alpha_bar.sqrt(), 0)),
-        ),
-        Mistake(
-            "signal_forgotten",
-            f"That is the noise in x_t. x_0, scaled by √ᾱ_t, is missing ({CLOSED}).",
-            weighted(lambda e: (0, (1 - e.alpha_bar).sqrt())),
-        ),
-        Mistake(
-            "noise_subtracted",
-            "You subtract the noise. The distribution is the same, but not the sample: the network learns to find "
-            f"the ε that was *added* ({CLOSED}).",
-            weighted(lambda e: (e.alpha_bar.sqrt(), -((1 - e.alpha_bar).sqrt()))),
-        ),
-        Mistake(
-            "one_minus_root",
-            f"1 - √ᾱ_t is not √(1 - ᾱ_t): take the root last, of the variance 1 - ᾱ_t ({CLOSED}).",
-            weighted(lambda e: (e.alpha_bar.sqrt(), 1 - e.alpha_bar.sqrt())),
-        ),
-        Mistake(
-            "noise_before_shrinking",
-            f"Your noise is shrunk together with x_0. √ᾱ_t belongs to x_0 alone ({CLOSED}).",
-            weighted(lambda e: (e.alpha_bar.sqrt(), (e.alpha_bar * (1 - e.alpha_bar)).sqrt())),
-        ),
-        Mistake(
-            "squared",
-            f"You square ᾱ_t as if it were a factor of x_0. It is a variance already ({CLOSED}).",
-            weighted(lambda e: (e.alpha_bar.sqrt(), (1 - e.alpha_bar**2).sqrt())),
-            weighted(lambda e: (e.alpha_bar, (1 - e.alpha_bar**2).sqrt())),
-        ),
-        Mistake(
-            "product_of_betas",
-            f"You use the product of the betas. ᾱ_t is the product of 1 - β ({PATTERN}).",
-            weighted(lambda e: (e.beta_bar.sqrt(), (1 - e.beta_bar).sqrt())),
-            weighted(lambda e: ((1 - e.beta_bar).sqrt(), e.beta_bar.sqrt())),
-        ),
-        *step_mistakes(_closed, "x0", CLOSED),
-    ],
+    mistakes=and_broadcasting(
+        [
+            Mistake(
+                "noise_variance",
+                f"Your noise is scaled by 1 - ᾱ_t. That must be its *variance*, so scale by √(1 - ᾱ_t) ({CLOSED}).",
+                weighted(lambda e: (e.alpha_bar.sqrt(), 1 - e.alpha_bar)),
+            ),
+            Mistake(
+                "signal_not_rooted",
+                f"Your x_0 is scaled by ᾱ_t. The factor of x_0 is √ᾱ_t; ᾱ_t is the share of its variance ({CLOSED}).",
+                weighted(lambda e: (e.alpha_bar, (1 - e.alpha_bar).sqrt())),
+            ),
+            Mistake(
+                "no_roots",
+                "You scale by ᾱ_t and 1 - ᾱ_t, which are shares of the *variance*. The factors are their roots "
+                f"({CLOSED}).",
+                weighted(lambda e: (e.alpha_bar, 1 - e.alpha_bar)),
+            ),
+            Mistake(
+                "alpha_for_alpha_bar",
+                "You use α_t, what one step keeps. t steps keep the product ᾱ_t: with α_t, x_T would still be almost "
+                f"all image ({PATTERN}).",
+                weighted(lambda e: (e.alpha.sqrt(), (1 - e.alpha).sqrt())),
+            ),
+            Mistake(
+                "alpha_for_signal",
+                f"The noise is right, but x_0 is scaled by √α_t, one step's factor. t steps keep √ᾱ_t of it ({PATTERN}).",
+                weighted(lambda e: (e.alpha.sqrt(), (1 - e.alpha_bar).sqrt())),
+            ),
+            Mistake(
+                "beta_for_noise",
+                "x_0 is right, but the noise is scaled by √β_t, what the last step alone adds. All t steps together add "
+                f"the variance 1 - ᾱ_t ({SUM}).",
+                weighted(lambda e: (e.alpha_bar.sqrt(), e.beta.sqrt())),
+            ),
+            Mistake(
+                "swapped",
+                "The two factors are swapped: √ᾱ_t belongs to x_0, √(1 - ᾱ_t) to the noise. At t = 0 nothing but x_0 is "
+                f"there ({CLOSED}).",
+                weighted(lambda e: _closed(e)[::-1]),
+            ),
+            Mistake(
+                "signal_unscaled",
+                f"x_0 keeps its full size, so the variance grows above 1. Shrink it by √ᾱ_t ({CLOSED}).",
+                weighted(lambda e: (1, (1 - e.alpha_bar).sqrt())),
+            ),
+            Mistake(
+                "noise_unscaled",
+                f"The noise comes in at full size at every t. Scale it by √(1 - ᾱ_t) ({CLOSED}).",
+                weighted(lambda e: (e.alpha_bar.sqrt(), 1)),
+            ),
+            Mistake(
+                "noise_forgotten",
+                f"That is the mean of x_t. The noise, scaled by √(1 - ᾱ_t), is missing ({CLOSED}).",
+                weighted(lambda e: (e.alpha_bar.sqrt(), 0)),
+            ),
+            Mistake(
+                "signal_forgotten",
+                f"That is the noise in x_t. x_0, scaled by √ᾱ_t, is missing ({CLOSED}).",
+                weighted(lambda e: (0, (1 - e.alpha_bar).sqrt())),
+            ),
+            Mistake(
+                "noise_subtracted",
+                "You subtract the noise. The distribution is the same, but not the sample: the network learns to find "
+                f"the ε that was *added* ({CLOSED}).",
+                weighted(lambda e: (e.alpha_bar.sqrt(), -((1 - e.alpha_bar).sqrt()))),
+            ),
+            Mistake(
+                "one_minus_root",
+                f"1 - √ᾱ_t is not √(1 - ᾱ_t): take the root last, of the variance 1 - ᾱ_t ({CLOSED}).",
+                weighted(lambda e: (e.alpha_bar.sqrt(), 1 - e.alpha_bar.sqrt())),
+            ),
+            Mistake(
+                "noise_before_shrinking",
+                f"Your noise is shrunk together with x_0. √ᾱ_t belongs to x_0 alone ({CLOSED}).",
+                weighted(lambda e: (e.alpha_bar.sqrt(), (e.alpha_bar * (1 - e.alpha_bar)).sqrt())),
+            ),
+            Mistake(
+                "squared",
+                f"You square ᾱ_t as if it were a factor of x_0. It is a variance already ({CLOSED}).",
+                weighted(lambda e: (e.alpha_bar.sqrt(), (1 - e.alpha_bar**2).sqrt())),
+                weighted(lambda e: (e.alpha_bar, (1 - e.alpha_bar**2).sqrt())),
+            ),
+            Mistake(
+                "product_of_betas",
+                f"You use the product of the betas. ᾱ_t is the product of 1 - β ({PATTERN}).",
+                weighted(lambda e: (e.beta_bar.sqrt(), (1 - e.beta_bar).sqrt())),
+                weighted(lambda e: ((1 - e.beta_bar).sqrt(), e.beta_bar.sqrt())),
+            ),
+            *step_mistakes(_closed, "x0", CLOSED),
+        ]
+    ),
 )
 
 
@@ -369,97 +371,99 @@ def predict_x0(schedule, xt, t, noise):
 ''',
     first="write down x_t = √ᾱ_t x_0 + √(1 - ᾱ_t) ε and solve it for x_0. Two operations.",
     linear=("xt", "noise"),
-    mistakes=[
-        Mistake(
-            "divided_by_alpha",
-            "You divide by √α_t, one step's factor. x_0 was shrunk by all t steps, so divide by √ᾱ_t. (A widely "
-            f"read explanation of sampling prints it your way.) ({BACK})",
-            weighted(lambda e: (1 / e.alpha.sqrt(), -((1 - e.alpha_bar) / e.alpha).sqrt())),
-        ),
-        Mistake(
-            "division_not_rooted",
-            f"You divide by ᾱ_t. The factor of x_0 in x_t is √ᾱ_t ({BACK}).",
-            weighted(lambda e: (1 / e.alpha_bar, -((1 - e.alpha_bar).sqrt() / e.alpha_bar))),
-        ),
-        Mistake(
-            "noise_added",
-            f"You add the noise once more. It was added to make x_t, so subtract it ({BACK}).",
-            weighted(lambda e: (1 / e.alpha_bar.sqrt(), ((1 - e.alpha_bar) / e.alpha_bar).sqrt())),
-        ),
-        Mistake(
-            "noise_variance",
-            "You subtract (1 - ᾱ_t) ε. The noise in x_t has the *variance* 1 - ᾱ_t and the factor √(1 - ᾱ_t) "
-            f"({BACK}).",
-            weighted(lambda e: (1 / e.alpha_bar.sqrt(), -(1 - e.alpha_bar) / e.alpha_bar.sqrt())),
-        ),
-        Mistake(
-            "no_roots",
-            f"The factors in x_t are the roots, √ᾱ_t and √(1 - ᾱ_t), not ᾱ_t and 1 - ᾱ_t ({BACK}).",
-            weighted(lambda e: (1 / e.alpha_bar, -(1 - e.alpha_bar) / e.alpha_bar)),
-        ),
-        Mistake(
-            "not_divided",
-            f"Without its noise, x_t is √ᾱ_t x_0. Divide by √ᾱ_t ({BACK}).",
-            weighted(lambda e: (1, -((1 - e.alpha_bar).sqrt()))),
-        ),
-        Mistake(
-            "multiplied",
-            f"x_0 was multiplied by √ᾱ_t to make x_t. Going back, divide by it ({BACK}).",
-            weighted(lambda e: (e.alpha_bar.sqrt(), -((e.alpha_bar * (1 - e.alpha_bar)).sqrt()))),
-        ),
-        Mistake(
-            "noise_unscaled",
-            f"You subtract ε at full size. x_t holds √(1 - ᾱ_t) of it ({BACK}).",
-            weighted(lambda e: (1 / e.alpha_bar.sqrt(), -1 / e.alpha_bar.sqrt())),
-        ),
-        Mistake(
-            "only_noise_divided",
-            f"Division binds tighter than the minus: put parentheses around x_t - √(1 - ᾱ_t) ε ({BACK}).",
-            weighted(lambda e: (1, _back(e)[1])),
-        ),
-        Mistake(
-            "only_xt_divided",
-            f"The division by √ᾱ_t is for both terms. You subtract the noise after it ({BACK}).",
-            weighted(lambda e: (_back(e)[0], -((1 - e.alpha_bar).sqrt()))),
-        ),
-        Mistake(
-            "swapped",
-            f"The two factors are swapped: √(1 - ᾱ_t) goes with the noise, √ᾱ_t is divided by ({BACK}).",
-            weighted(lambda e: (1 / (1 - e.alpha_bar).sqrt(), -(e.alpha_bar / (1 - e.alpha_bar)).sqrt())),
-        ),
-        Mistake(
-            "alpha_for_alpha_bar",
-            f"You undo one step, with α_t. x_0 lies t steps back: use ᾱ_t ({BACK}).",
-            weighted(lambda e: (1 / e.alpha.sqrt(), -((1 - e.alpha) / e.alpha).sqrt())),
-        ),
-        Mistake(
-            "posterior_mean",
-            f"That is the mean of x_{{t-1}}, one step back, from lesson 06. Asked is x_0, all t steps back ({BACK}).",
-            weighted(lambda e: (1 / e.alpha.sqrt(), -e.beta / ((1 - e.alpha_bar) * e.alpha).sqrt())),
-        ),
-        Mistake(
-            "beta_for_noise",
-            f"You subtract √β_t ε, one step's noise. All t steps left √(1 - ᾱ_t) ε in x_t ({BACK}).",
-            weighted(lambda e: (1 / e.alpha_bar.sqrt(), -(e.beta / e.alpha_bar).sqrt())),
-        ),
-        Mistake(
-            "one_minus_root",
-            f"1 - √ᾱ_t is not √(1 - ᾱ_t): take the root last ({BACK}).",
-            weighted(lambda e: (1 / e.alpha_bar.sqrt(), -(1 - e.alpha_bar.sqrt()) / e.alpha_bar.sqrt())),
-        ),
-        Mistake(
-            "forward",
-            f"That is q_sample: it goes from x_0 to x_t. Solve the same equation for x_0 ({BACK}).",
-            weighted(lambda e: (e.alpha_bar.sqrt(), (1 - e.alpha_bar).sqrt())),
-        ),
-        Mistake(
-            "clipped",
-            "Right, until you clip to [-1, 1]. Clipping is a choice that samplers make, and not all data lies in "
-            f"that range ({BACK}).",
-            _clipped,
-        ),
-        *step_mistakes(_back, "xt", BACK),
-    ],
+    mistakes=and_broadcasting(
+        [
+            Mistake(
+                "divided_by_alpha",
+                "You divide by √α_t, one step's factor. x_0 was shrunk by all t steps, so divide by √ᾱ_t. (A widely "
+                f"read explanation of sampling prints it your way.) ({BACK})",
+                weighted(lambda e: (1 / e.alpha.sqrt(), -((1 - e.alpha_bar) / e.alpha).sqrt())),
+            ),
+            Mistake(
+                "division_not_rooted",
+                f"You divide by ᾱ_t. The factor of x_0 in x_t is √ᾱ_t ({BACK}).",
+                weighted(lambda e: (1 / e.alpha_bar, -((1 - e.alpha_bar).sqrt() / e.alpha_bar))),
+            ),
+            Mistake(
+                "noise_added",
+                f"You add the noise once more. It was added to make x_t, so subtract it ({BACK}).",
+                weighted(lambda e: (1 / e.alpha_bar.sqrt(), ((1 - e.alpha_bar) / e.alpha_bar).sqrt())),
+            ),
+            Mistake(
+                "noise_variance",
+                "You subtract (1 - ᾱ_t) ε. The noise in x_t has the *variance* 1 - ᾱ_t and the factor √(1 - ᾱ_t) "
+                f"({BACK}).",
+                weighted(lambda e: (1 / e.alpha_bar.sqrt(), -(1 - e.alpha_bar) / e.alpha_bar.sqrt())),
+            ),
+            Mistake(
+                "no_roots",
+                f"The factors in x_t are the roots, √ᾱ_t and √(1 - ᾱ_t), not ᾱ_t and 1 - ᾱ_t ({BACK}).",
+                weighted(lambda e: (1 / e.alpha_bar, -(1 - e.alpha_bar) / e.alpha_bar)),
+            ),
+            Mistake(
+                "not_divided",
+                f"Without its noise, x_t is √ᾱ_t x_0. Divide by √ᾱ_t ({BACK}).",
+                weighted(lambda e: (1, -((1 - e.alpha_bar).sqrt()))),
+            ),
+            Mistake(
+                "multiplied",
+                f"x_0 was multiplied by √ᾱ_t to make x_t. Going back, divide by it ({BACK}).",
+                weighted(lambda e: (e.alpha_bar.sqrt(), -((e.alpha_bar * (1 - e.alpha_bar)).sqrt()))),
+            ),
+            Mistake(
+                "noise_unscaled",
+                f"You subtract ε at full size. x_t holds √(1 - ᾱ_t) of it ({BACK}).",
+                weighted(lambda e: (1 / e.alpha_bar.sqrt(), -1 / e.alpha_bar.sqrt())),
+            ),
+            Mistake(
+                "only_noise_divided",
+                f"Division binds tighter than the minus: put parentheses around x_t - √(1 - ᾱ_t) ε ({BACK}).",
+                weighted(lambda e: (1, _back(e)[1])),
+            ),
+            Mistake(
+                "only_xt_divided",
+                f"The division by √ᾱ_t is for both terms. You subtract the noise after it ({BACK}).",
+                weighted(lambda e: (_back(e)[0], -((1 - e.alpha_bar).sqrt()))),
+            ),
+            Mistake(
+                "swapped",
+                f"The two factors are swapped: √(1 - ᾱ_t) goes with the noise, √ᾱ_t is divided by ({BACK}).",
+                weighted(lambda e: (1 / (1 - e.alpha_bar).sqrt(), -(e.alpha_bar / (1 - e.alpha_bar)).sqrt())),
+            ),
+            Mistake(
+                "alpha_for_alpha_bar",
+                f"You undo one step, with α_t. x_0 lies t steps back: use ᾱ_t ({BACK}).",
+                weighted(lambda e: (1 / e.alpha.sqrt(), -((1 - e.alpha) / e.alpha).sqrt())),
+            ),
+            Mistake(
+                "posterior_mean",
+                f"That is the mean of x_{{t-1}}, one step back, from lesson 06. Asked is x_0, all t steps back ({BACK}).",
+                weighted(lambda e: (1 / e.alpha.sqrt(), -e.beta / ((1 - e.alpha_bar) * e.alpha).sqrt())),
+            ),
+            Mistake(
+                "beta_for_noise",
+                f"You subtract √β_t ε, one step's noise. All t steps left √(1 - ᾱ_t) ε in x_t ({BACK}).",
+                weighted(lambda e: (1 / e.alpha_bar.sqrt(), -(e.beta / e.alpha_bar).sqrt())),
+            ),
+            Mistake(
+                "one_minus_root",
+                f"1 - √ᾱ_t is not √(1 - ᾱ_t): take the root last ({BACK}).",
+                weighted(lambda e: (1 / e.alpha_bar.sqrt(), -(1 - e.alpha_bar.sqrt()) / e.alpha_bar.sqrt())),
+            ),
+            Mistake(
+                "forward",
+                f"That is q_sample: it goes from x_0 to x_t. Solve the same equation for x_0 ({BACK}).",
+                weighted(lambda e: (e.alpha_bar.sqrt(), (1 - e.alpha_bar).sqrt())),
+            ),
+            Mistake(
+                "clipped",
+                "Right, until you clip to [-1, 1]. Clipping is a choice that samplers make, and not all data lies in "
+                f"that range ({BACK}).",
+                _clipped,
+            ),
+            *step_mistakes(_back, "xt", BACK),
+        ]
+    ),
 )
 
 

@@ -7,7 +7,6 @@ The file works without ddpm_course: what the functions need and no exercise asks
 
 import ast
 import contextlib
-import inspect
 import io
 import os
 import re
@@ -18,13 +17,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import schedules
-from .running import home, untouched
-from .sources import assignment_of, global_names, import_line, imported_modules, source_of
+from .entries import NAME, CannotSave, entry
+from .running import untouched
 
 if TYPE_CHECKING:
     from .core import Exercise
 
-NAME = "my_ddpm.py"
 HEADER = '''"""My DDPM: the functions I wrote in the course's exercises, each of them checked.
 
 Blocks marked "given" are no work of mine. Check everything again: python -m ddpm_course.checks my_ddpm.py
@@ -33,10 +31,6 @@ Blocks marked "given" are no work of mine. Check everything again: python -m ddp
 BLOCK = re.compile(
     r"^# >>> (?P<key>\S+) (?P<name>\w+)(?P<given> \(given\))?\n(?P<body>.*?)^# <<< (?P=name)\n", re.M | re.S
 )
-
-
-class CannotSave(Exception):
-    """Why a function does not go into the file; the message completes "Not saved: ..."."""
 
 
 def save(exercise: "Exercise", function: Callable, path: str | Path = NAME) -> str:
@@ -63,14 +57,14 @@ def add(text: str, exercise: "Exercise", function: Callable) -> str:
     if HEADER.splitlines()[0] not in text:
         raise CannotSave(f"there is a {NAME} here that the course did not make. Rename it and run this cell again.")
     if not BLOCK.search(text):
-        text = _put(text, "0", "Schedule", _body(schedules.Schedule, "Schedule", {})[0], given=True)
-    body, needed = _body(function, exercise.name, _by_name())
+        text = _put(text, "0", "Schedule", entry(schedules.Schedule, "Schedule", {})[0], given=True)
+    body, needed = entry(function, exercise.name, _by_name())
     _reject_clashes(text, exercise.name, body)
     text = _put(text, exercise.number, exercise.name, body)
     present = {block["name"] for block in BLOCK.finditer(text)}
     while missing := [name for name in needed if name not in present]:
         other = _by_name()[missing[0]]
-        body, more = _body(other.reference, other.name, _by_name())
+        body, more = entry(other.reference, other.name, _by_name())
         text = _put(text, other.number, other.name, body, given=True)
         present.add(other.name)
         needed += more
@@ -116,68 +110,6 @@ def _by_name() -> dict[str, "Exercise"]:
     return {exercise.name: exercise for exercise in exercises()}
 
 
-def _body(thing: Any, name: str, known: dict[str, "Exercise"]) -> tuple[str, list[str]]:
-    """The imports and definitions that make `name` mean `thing`, and the other exercises they call."""
-    imports, definitions, needed = {}, {}, []
-
-    def define(thing: Any, name: str) -> None:
-        made, call = (thing, "") if isinstance(thing, type | types.FunctionType) else (type(thing), "()")
-        source = None if made.__module__ in ("functools", "builtins") else source_of(made)
-        if source is None:
-            raise CannotSave(_no_source(thing, name))
-        if free := getattr(getattr(inspect.unwrap(made), "__code__", None), "co_freevars", ()):
-            raise CannotSave(
-                f"{name} uses {_list(free)} of the function that it is defined in: pass that as an argument."
-            )
-        if any(module.split(".")[0] == "ddpm_course" for module in imported_modules(source)):
-            raise CannotSave(f"{name} imports ddpm_course, and {NAME} has to work without it.")
-        definitions[name] = source + (f"\n\n{name} = {made.__name__}{call}\n" if made.__name__ != name or call else "")
-        leaning = []
-        for other in global_names(source):
-            if other in (name, made.__name__) or other in definitions or other not in _namespace(made):
-                continue
-            value = _namespace(made)[other]
-            ours = getattr(value, "__module__", None) or ""
-            if other in known and callable(value):
-                needed.append(other)
-            elif value is schedules.Schedule and name != "Schedule":
-                continue  # every file has it
-            elif isinstance(value, types.ModuleType) and value.__name__.split(".")[0] == "ddpm_course":
-                raise CannotSave(f"{name} uses {value.__name__}, and {NAME} has to work without ddpm_course.")
-            elif isinstance(value, type | types.FunctionType) and (ours == made.__module__ or "ddpm_course" in ours):
-                define(value, other)
-            elif line := import_line(other, value):
-                imports[line] = None
-            elif "ddpm_course" in made.__module__ and (line := assignment_of(other, made.__module__)):
-                definitions[other] = line
-            else:
-                leaning.append(other)
-        if leaning:
-            raise CannotSave(
-                f"{name} leans on {_list(leaning)}, which your notebook has and {NAME} would not: "
-                "make it an argument or define it inside the function, and run both cells again."
-            )
-
-    define(thing, name)
-    parts = ["\n".join(sorted(imports))] if imports else []
-    parts += list(definitions.values())[1:] + [definitions[name]]
-    return "\n\n\n".join(part.strip("\n") for part in parts) + "\n", needed
-
-
-def _namespace(made: Any) -> dict[str, Any]:
-    function = home(made) if not isinstance(made, type) else None
-    if function is not None:
-        return function.__globals__
-    methods = (home(v) for v in vars(made).values() if inspect.isfunction(v))
-    return next((m.__globals__ for m in methods if m is not None), {})
-
-
-def _no_source(thing: Any, name: str) -> str:
-    if getattr(thing, "__name__", "") == "<lambda>":
-        return f"the source of a lambda cannot be kept. Write it as `def {name}(...)` to have it in {NAME}."
-    return f"the source of {name} was not found. Define it as a plain function in a cell to have it in {NAME}."
-
-
 def _reject_clashes(text: str, name: str, body: str) -> None:
     """A helper that another block defines differently would change that block's function."""
     for block in BLOCK.finditer(text):
@@ -208,10 +140,6 @@ def _put(text: str, key: str, name: str, body: str, given: bool = False) -> str:
 
 def _order(key: str) -> tuple[int, ...]:
     return tuple(int(part) for part in key.split("."))
-
-
-def _list(names: Any) -> str:
-    return " and ".join(f"`{name}`" for name in names)
 
 
 def _write(path: Path, text: str) -> None:

@@ -43,7 +43,9 @@ def assignment_of(name: str, module: str) -> str | None:
     """The statement with which a module, one with a file, gives a name its value: a constant's source."""
     text = inspect.getsource(sys.modules[module])
     for node in ast.parse(text).body:
-        targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+        targets = (
+            node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+        )
         if any(isinstance(target, ast.Name) and target.id == name for target in targets):
             return ast.get_source_segment(text, node) + "\n"
     return None

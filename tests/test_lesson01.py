@@ -1,0 +1,110 @@
+"""What lesson 01 prints, held against truths from elsewhere: sums on paper, scipy, Bayes' rule on a grid."""
+
+import re
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from ddpm_course import editions
+
+WEIGHTS, MEANS, STDS = np.array([0.4, 0.6]), np.array([-0.6, 0.5]), np.array([0.08, 0.12])  # the lesson's two peaks
+BETA = np.linspace(1e-4, 0.02, 1000)
+ALPHA_BAR = np.concatenate([[1.0], np.cumprod(1 - BETA)])
+
+
+@pytest.fixture(scope="module")
+def lesson():
+    """Numbers that a cell of the lesson printed, line by line."""
+    notebook = editions.read(editions.ROOT / "notebooks" / "solutions" / "01_forward_process.ipynb")
+    cells = {cell.id: cell for cell in notebook.cells}
+    if not cells["imports"].execution_count:
+        pytest.skip("the lesson has not been run: make notebooks LESSONS=01")
+
+    def numbers(cell: str) -> list[list[float]]:
+        text = "".join(output.get("text", "") for output in cells[cell].outputs)
+        return [[float(n) for n in re.findall(r"(?<![\w.])[-+]?\d+(?:\.\d+)?", line)] for line in text.splitlines()]
+
+    return numbers
+
+
+def noised(alpha_bar: float):
+    """Density and distribution function of the two peaks after noise."""
+    means, stds = np.sqrt(alpha_bar) * MEANS, np.sqrt(alpha_bar * STDS**2 + 1 - alpha_bar)
+    return (
+        lambda x: (WEIGHTS * stats.norm.pdf(np.asarray(x)[..., None], means, stds)).sum(-1),
+        lambda x: float((WEIGHTS * stats.norm.cdf(x, means, stds)).sum()),
+    )
+
+
+def test_one_pixel(lesson):
+    (mean, std), (larger,) = lesson("one-pixel")
+    assert (mean, std) == pytest.approx((0.98**0.5 * 0.8, 0.02**0.5), abs=1e-3)
+    assert larger == pytest.approx(100 * stats.norm.sf(0.8, 0.98**0.5 * 0.8, 0.02**0.5), abs=1)
+
+
+def test_the_variances_of_four_rules(lesson):
+    """After 1000 steps: the start, shrunk by all steps, plus each step's noise, shrunk by the steps after it."""
+    one = np.ones_like(BETA)
+    rules = [((1 - BETA) ** 0.5, BETA**0.5), (one, BETA**0.5), (1 - BETA, BETA**0.5), ((1 - BETA) ** 0.5, BETA)]
+    ends = []
+    for a, b in rules:
+        shrunk = np.append(np.cumprod(a[::-1] ** 2)[::-1], 1.0)  # (1001,): by step t and all after it
+        ends.append(shrunk[0] + (b**2 * shrunk[1:]).sum())
+    assert ends == pytest.approx([1, 11.05, 0.505, 0.019], rel=1e-3)
+
+    paper, no_shrinking, one_minus_beta, by_beta = lesson("rules-on-paper")[1:]
+    on_paper = [paper[-2], no_shrinking[-1], one_minus_beta[-2], by_beta[-2]]  # no shrinking has no fixed point
+    assert on_paper == pytest.approx(ends, abs=6e-4)
+    measured = [line[-1] for line in lesson("four-rules-numbers")]
+    assert measured == pytest.approx(ends, rel=0.06, abs=0.006)  # 5,000 draws: 2 % is one standard error
+
+
+def test_the_joint_density_is_one_gaussian(lesson):
+    """Cov(x_s, x_t) given x_0 is sqrt(alpha_bar_t / alpha_bar_s) (1 - alpha_bar_s) for s <= t."""
+    alpha_bar = np.cumprod([0.9, 0.8, 0.7])
+    low, high = np.minimum.outer(range(3), range(3)), np.maximum.outer(range(3), range(3))
+    covariance = np.sqrt(alpha_bar[high] / alpha_bar[low]) * (1 - alpha_bar[low])
+    truth = stats.multivariate_normal.logpdf([0.5, 0.9, -0.3], 0.8 * np.sqrt(alpha_bar), covariance)
+    assert lesson("joint-check") == [pytest.approx([truth, truth], abs=2e-4)]
+
+
+def test_where_two_peaks_become_one(lesson):
+    grid = np.linspace(-1.5, 1.5, 4001)
+    peaks = []
+    for alpha_bar in ALPHA_BAR[:400]:
+        rises = np.diff(noised(alpha_bar)[0](grid)) > 0
+        peaks.append((rises[:-1] & ~rises[1:]).sum())
+    last = max(t for t, n in enumerate(peaks) if n == 2)
+    assert lesson("count-peaks")[0][0] == pytest.approx(last, abs=1)
+
+
+def test_how_far_the_way_back_is_from_a_gaussian(lesson):
+    """Bayes' rule on a grid: q(x_s | x_t) is q(x_s) times the step's Gaussian, normalised; averaged over all x_t."""
+    x_s, x_t = np.linspace(-4, 4, 1601), np.linspace(-4, 4, 401)
+    dx = x_s[1] - x_s[0]
+    prior = noised(ALPHA_BAR[50])[0](x_s)
+    rows = lesson("back-distance")[1:]
+    for t, (beta, printed) in zip((51, 60, 80, 150, 300, 1000), rows, strict=True):
+        alpha = ALPHA_BAR[t] / ALPHA_BAR[50]
+        assert beta == pytest.approx(1 - alpha, abs=1e-4)
+        back = prior * stats.norm.pdf(x_t[:, None], np.sqrt(alpha) * x_s, np.sqrt(1 - alpha))  # (401, 1601)
+        evidence = back.sum(1, keepdims=True) * dx
+        back = back / evidence
+        mean = (back * x_s).sum(1, keepdims=True) * dx
+        std = np.sqrt((back * (x_s - mean) ** 2).sum(1, keepdims=True) * dx)
+        wrong = 0.5 * np.abs(back - stats.norm.pdf(x_s, mean, std)).sum(1) * dx
+        average = (wrong * evidence[:, 0]).sum() / evidence.sum()
+        # 300 draws of x_t; and the lesson's grid ends at 1.5, where its Gaussian has a few per cent left
+        assert printed == pytest.approx(100 * average, abs=2.5), f"t = {t}"
+
+
+def test_what_giant_steps_generate(lesson):
+    """One step makes a Gaussian with the data's mean and variance; the data itself has next to nothing in the gap."""
+    one, ten, many, data = (line[-1] for line in lesson("undo-numbers"))
+    mean = (WEIGHTS * MEANS).sum()
+    std = np.sqrt((WEIGHTS * (STDS**2 + (MEANS - mean) ** 2)).sum())
+    assert one == pytest.approx(100 * np.diff(stats.norm.cdf([-0.35, 0.1], mean, std)).item(), abs=3)  # 3,000 draws
+    truth = 100 * (noised(1.0)[1](0.1) - noised(1.0)[1](-0.35))
+    assert data == pytest.approx(truth, abs=0.06)
+    assert many == pytest.approx(truth, abs=0.5) and many + 5 < ten < one - 5
