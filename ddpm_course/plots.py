@@ -179,7 +179,7 @@ def lines(
     title: str | None = None,
     log: str = "",
 ) -> Figure:  # fmt: skip
-    """Curves over a common x (the index unless given), told apart by colour and by dashes; `log`: "", "x", "y" or "xy"."""
+    """Curves over a common x (the index unless given), told apart by colour and dashes; `log`: "", "x", "y" or "xy"."""
     with style():
         figure, ax = plt.subplots(figsize=(7.5, 3.2))
         for i, (name, values) in enumerate(curves.items()):

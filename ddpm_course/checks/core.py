@@ -17,7 +17,7 @@ from typing import Any
 from ..schedules import Schedule
 from . import diagnosis, library, report
 from .comparing import compare
-from .running import Case, home, run
+from .running import Case, Outcome, home, run
 
 
 class CheckFailed(AssertionError):
@@ -91,6 +91,7 @@ class Exercise:
     tolerance: float = 1e-4
     any_float: bool = False
     verdict: Verdict | None = field(default=None, init=False)  # the latest
+    _of_variants: dict = field(default_factory=dict, init=False, repr=False)
 
     def __call__(self, function: Any, *, save: bool = True) -> Callable:
         """Check function, show the verdict, and return what the lesson goes on with.
@@ -162,6 +163,12 @@ class Exercise:
     def expected(self) -> list[Any]:
         """The package's results on the cases."""
         return [run(self.reference, case, self.arguments).value for case in self.cases]
+
+    def of_variant(self, variant: Callable, i: int) -> Outcome:
+        """What a variant of a mistake does on case i; asked for many times, run once."""
+        if (variant, i) not in self._of_variants:
+            self._of_variants[variant, i] = run(variant, self.cases[i], self.arguments)
+        return self._of_variants[variant, i]
 
     @cached_property
     def arguments(self) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from .comparing import Comparison, same, smallest_fact
-from .running import Case, Outcome, home, run
+from .running import Case, Outcome, home
 
 if TYPE_CHECKING:
     from .core import Exercise, Mistake
@@ -43,7 +43,7 @@ def name_mistake(
 
 def _matches(mistake: "Mistake", exercise: "Exercise", outcomes: list[Outcome], indices: list[int]) -> bool:
     return any(
-        all(same(outcomes[i], run(variant, exercise.cases[i], exercise.arguments), exercise.tolerance) for i in indices)
+        all(same(outcomes[i], exercise.of_variant(variant, i), exercise.tolerance) for i in indices)
         for variant in mistake.variants
     )
 

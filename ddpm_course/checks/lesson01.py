@@ -218,8 +218,8 @@ def q_step(schedule, x, t, noise):
             ),
             Mistake(
                 "noise_subtracted",
-                "You subtract the noise. The distribution is the same, but not the sample: add the `noise` you are given "
-                f"({PIXEL}).",
+                "You subtract the noise. The distribution is the same, but not the sample: add the `noise` you are "
+                f"given ({PIXEL}).",
                 weighted(lambda e: (e.alpha.sqrt(), -e.beta.sqrt())),
             ),
             Mistake(

@@ -275,19 +275,20 @@ def q_sample(schedule, x0, t, noise):
             ),
             Mistake(
                 "alpha_for_signal",
-                f"The noise is right, but x_0 is scaled by √α_t, one step's factor. t steps keep √ᾱ_t of it ({PATTERN}).",
+                "The noise is right, but x_0 is scaled by √α_t, one step's factor. t steps keep √ᾱ_t of it "
+                f"({PATTERN}).",
                 weighted(lambda e: (e.alpha.sqrt(), (1 - e.alpha_bar).sqrt())),
             ),
             Mistake(
                 "beta_for_noise",
-                "x_0 is right, but the noise is scaled by √β_t, what the last step alone adds. All t steps together add "
-                f"the variance 1 - ᾱ_t ({SUM}).",
+                "x_0 is right, but the noise is scaled by √β_t, what the last step alone adds. All t steps together "
+                f"add the variance 1 - ᾱ_t ({SUM}).",
                 weighted(lambda e: (e.alpha_bar.sqrt(), e.beta.sqrt())),
             ),
             Mistake(
                 "swapped",
-                "The two factors are swapped: √ᾱ_t belongs to x_0, √(1 - ᾱ_t) to the noise. At t = 0 nothing but x_0 is "
-                f"there ({CLOSED}).",
+                "The two factors are swapped: √ᾱ_t belongs to x_0, √(1 - ᾱ_t) to the noise. At t = 0 nothing but x_0 "
+                f"is there ({CLOSED}).",
                 weighted(lambda e: _closed(e)[::-1]),
             ),
             Mistake(
@@ -437,7 +438,8 @@ def predict_x0(schedule, xt, t, noise):
             ),
             Mistake(
                 "posterior_mean",
-                f"That is the mean of x_{{t-1}}, one step back, from lesson 06. Asked is x_0, all t steps back ({BACK}).",
+                "That is the mean of x_{t-1}, one step back, from lesson 06. Asked is x_0, all t steps back "
+                f"({BACK}).",
                 weighted(lambda e: (1 / e.alpha.sqrt(), -e.beta / ((1 - e.alpha_bar) * e.alpha).sqrt())),
             ),
             Mistake(
