@@ -186,9 +186,8 @@ def _open(file: io.BytesIO | str, size: int | None) -> np.ndarray:
     image = ImageOps.exif_transpose(Image.open(file))
     if image.mode.startswith(("I", "F")):  # deep grey: Pillow would clip it, not scale it
         values = np.asarray(image).astype(np.float32)
-        white = (
-            65535.0 if image.mode.startswith("I") else max(values.max(), 1.0)
-        )  # 16 bits; floats have no agreed white
+        # 16 bits; floats have no agreed white
+        white = 65535.0 if image.mode.startswith("I") else max(values.max(), 1.0)
         image = Image.fromarray((values / white * 255).round().clip(0, 255).astype(np.uint8))
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         rgba = image.convert("RGBA")

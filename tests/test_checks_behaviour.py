@@ -4,14 +4,15 @@ import functools
 import io
 import random
 import sys
-import textwrap
 import warnings
 
+import nbformat
 import numpy as np
 import pytest
 import torch
 from IPython.core.displaypub import CapturingDisplayPublisher
 from IPython.core.interactiveshell import InteractiveShell
+from nbclient import NotebookClient
 from traitlets.config import Config
 
 from ddpm_course import checks, diffusion
@@ -259,12 +260,29 @@ def test_a_terminal_with_an_old_code_page_gets_the_text_all_the_same(monkeypatch
 def test_reset_shows_the_stub(capsys):
     assert checks.reset("q_sample") is None
     out = capsys.readouterr().out
-    assert (
-        textwrap.indent(checks.q_sample.stub.strip(), "  ").rstrip() in out
-        or "def q_sample(schedule, x0, t, noise):" in out
-    )
+    assert all(line.strip() in out for line in checks.q_sample.stub.splitlines())
     with pytest.raises(ValueError, match="there are to_model_range, to_uint8"):
         checks.reset("q_simple")
+
+
+def test_a_new_exercise_takes_a_record(capsys):
+    double = checks.Exercise(
+        "3.9",
+        "double",
+        lambda x: 2 * x,
+        lambda: [
+            running.Case("x of shape (4,)", (torch.arange(4.0),)),
+            running.Case("x of shape (2,)", (torch.ones(2),)),
+        ],
+        stub="def double(x):\n    raise NotImplementedError",
+        first="what is x + x?",
+        mistakes=[checks.Mistake("squared", "x² is not 2x (lesson 03, 'Doubling').", lambda x: x**2)],
+    )
+    mine = functools.partial(torch.mul, 2)
+    assert double(mine) is mine
+    assert double(lambda x: x * x) is double.reference and double.verdict.mistake == "squared"
+    assert double.check(lambda x: x + 1).problem == "values"
+    assert "lesson 03" in capsys.readouterr().out
 
 
 # ---- nbgrader
@@ -285,6 +303,34 @@ def test_nbgrader_rebinds_the_name_and_then_raises(value, monkeypatch, capsys, t
     out, err = capsys.readouterr()
     assert "solved" in out and not err
     assert not list(tmp_path.iterdir())  # nothing is saved while grading
+
+
+def test_nbgraders_own_grades(tmp_path, monkeypatch):
+    """A wrong q_step gets 0 and does not drag down diffuse, which calls it; nothing is saved."""
+    utils = pytest.importorskip("nbgrader.utils")
+    cells = {
+        "setup": "import torch\nfrom ddpm_course import checks",
+        "ex-1-2": "def q_step(schedule, x, t, noise):\n    return x + noise",
+        "check-1-2": "q_step = checks.q_step(q_step)",
+        "ex-1-3": "def diffuse(schedule, x0, generator):\n    print('x' * 10)\n    xs = [x0]\n"
+        "    for t in range(1, schedule.T + 1):\n"
+        "        xs.append(q_step(schedule, xs[-1], t, torch.randn(x0.shape, generator=generator)))\n"
+        "    return torch.stack(xs)",
+        "check-1-3": "diffuse = checks.diffuse(diffuse)",
+    }
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in cells.values()])
+    for cell, name in zip(notebook.cells, cells, strict=True):
+        grade = name.startswith("check")
+        cell.metadata["nbgrader"] = {"grade": grade, "solution": False, "points": 3, "grade_id": name}
+    monkeypatch.setenv("NBGRADER_EXECUTION", "autograde")
+    monkeypatch.setenv("DDPM_COURSE_SAVE", "1")
+    resources = {"metadata": {"path": str(tmp_path)}}
+    NotebookClient(notebook, timeout=120, allow_errors=True, resources=resources).execute()
+    grades = {name: utils.determine_grade(c) for name, c in zip(cells, notebook.cells, strict=True) if "check" in name}
+    assert grades == {"check-1-2": (0, 3), "check-1-3": (3, 3)}
+    (error,) = notebook.cells[2].outputs
+    assert error.ename == "CheckFailed" and error.traceback == [error.evalue] and "core.py" not in error.evalue
+    assert not list(tmp_path.iterdir())
 
 
 # ---- in a real IPython
@@ -345,6 +391,30 @@ def test_under_nbgrader_a_notebook_shows_a_sentence_and_goes_on(shell, capsys, m
     out, err = capsys.readouterr()
     assert not err and "core.py" not in out and "Traceback" not in out and "not attempted" in out
     assert shell.user_ns["q_sample"] is diffusion.q_sample
+
+
+def test_in_a_kernel_verdicts_are_html_with_the_same_text_beside_it_and_sources_are_found(tmp_path, monkeypatch):
+    monkeypatch.delenv("DDPM_COURSE_SAVE")
+    check = "q_sample = checks.q_sample(q_sample)"
+    cells = [
+        "import torch\nfrom ddpm_course import checks",
+        "# a comment\ndef q_sample(schedule, x0, t, noise):\n    return schedule.alphas[t]",
+        check,
+        "%%time\nclass QSample:\n    def __call__(self, schedule, x0, t, noise):\n"
+        "        a, b = schedule.q_coefficients(t, x0)\n        return a * x0 + b * noise\n\nq_sample = QSample()",
+        check,
+        "checks.reset('q_sample')\nchecks.progress();",
+    ]
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in cells])
+    NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    outputs = [output for cell in notebook.cells for output in cell.outputs if output.output_type == "display_data"]
+    assert not [o for cell in notebook.cells for o in cell.outputs if o.get("name") == "stderr"]
+    assert all("border-left" in output.data["text/html"] for output in outputs)
+    wrong, solved, stub, progress = (output.data["text/plain"] for output in outputs)
+    assert "Line 3 of your cell raises AttributeError" in wrong
+    assert "✓ Exercise 2.3" in solved and "Saved in my_ddpm.py" in solved
+    assert "def q_sample(schedule, x0, t, noise):" in stub and "1 of 10 exercises solved" in progress
+    assert "class QSample" in (tmp_path / "my_ddpm.py").read_text(encoding="utf-8")
 
 
 def test_the_check_cell_has_no_result_that_nbgrader_would_take_for_a_grade(shell, capsys):

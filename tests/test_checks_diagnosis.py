@@ -279,12 +279,6 @@ LOCATED = [
         "values",
         "Neither weight is right",
     ),
-    (
-        "q_step",
-        "b = schedule.beta[t - 1].view(-1, 1, 1, 1)\nreturn (1 - b).sqrt() * x + b.sqrt() * noise",
-        "values",
-        "weight",
-    ),
     ("next_variance", "(1 - beta) ** 2 * variance + beta ** 0.5", "values", "should be"),
     ("merge_noises", "(a + b) ** 2 / 2", "values", "should be"),
     ("alpha_bars", "torch.cat([torch.zeros(1), torch.cumsum(betas, 0)])", "values", "should be"),
@@ -371,6 +365,69 @@ def test_what_the_catalogue_does_not_know_is_located_and_not_named(name, body, p
 
 RIGHT_AB = "ab = schedule.alpha_bar[t].float().reshape(-1, *[1] * (x0.ndim - 1))\n"
 GOOD = "ab.sqrt() * x0 + (1 - ab).sqrt() * noise"
+AND_MORE = [
+    # a mistake in the formula, and a function that knows images, or ints, or one kind of t alone
+    (
+        "q_step",
+        "b = schedule.beta[t - 1].view(-1, 1, 1, 1)\nreturn (1 - b).sqrt() * x + b.sqrt() * noise",
+        "previous_entry",
+        "shape",
+    ),
+    (
+        "q_step",
+        "b = schedule.beta[t].view(-1, 1, 1, 1)\nreturn (1 - b).sqrt() * x + b * noise",
+        "noise_variance",
+        "not images",
+    ),
+    (
+        "q_step",
+        "b = schedule.beta[t]\nreturn (1 - b).sqrt() * x + b * noise",
+        "noise_variance and broadcast_width",
+        "Broadcasting",
+    ),
+    (
+        "q_step",
+        "b = float(schedule.beta[t])\nreturn (1 - b) ** 0.5 * x + b * noise",
+        "noise_variance",
+        "for t of shape (B,)",
+    ),
+    (
+        "q_sample",
+        "ab = schedule.alpha_bar[t].reshape(len(x0), *[1] * (x0.ndim - 1)).float()\nreturn ab.sqrt() * x0 + (1 - ab) * noise",
+        "noise_variance",
+        "for an int t",
+    ),
+    (
+        "q_sample",
+        "ab = schedule.alpha_bar.gather(-1, t).reshape(-1, 1, 1, 1)\nreturn (1 - ab).sqrt() * x0 + ab.sqrt() * noise",
+        "swapped",
+        "raises TypeError",
+    ),
+    (
+        "q_sample",
+        "ab = schedule.alpha[t].view(-1, 1, 1)\nreturn ab.sqrt() * x0 + (1 - ab).sqrt() * noise",
+        "alpha_for_alpha_bar and broadcast_channels",
+        "over the channels",
+    ),
+    (
+        "predict_x0",
+        "ab = schedule.alpha_bar[t][:, None, None, None]\nreturn (xt - (1 - ab).sqrt() * noise) / ab",
+        "division_not_rooted",
+        "IndexError",
+    ),
+    ("merge_noises", "math.sqrt(a + b)", "not_squared", "for tensors"),
+    ("merge_noises", "torch.sqrt(a ** 2 + b ** 2) / 2", "averaged_variances", "for numbers"),
+    ("next_variance", "math.sqrt(1 - beta) * variance + beta", "factor_not_squared", "line 2 of your cell raises"),
+]
+
+
+@pytest.mark.parametrize(("name", "body", "mistake", "says"), AND_MORE, ids=[str(i) for i in range(len(AND_MORE))])
+def test_a_mistake_is_named_where_the_function_returns_something_and_the_rest_is_said_too(name, body, mistake, says):
+    verdict = judge(name, body)
+    assert (verdict.status, verdict.mistake) == ("wrong", mistake), verdict
+    assert says in " ".join(verdict.text) and len(verdict.text) > 1, verdict
+
+
 ODD = [
     ("x = x0.clone()\nreturn None", "none", "None"),
     (AB + f"result = {GOOD}", "none", "`return`"),

@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -42,3 +44,9 @@ def test_sections_that_messages_name_are_headings_of_the_lessons():
                 lines = [line.strip() for c in cells if c["cell_type"] == "markdown" for line in c["source"]]
                 headings = [line.lstrip("# ") for line in lines if line.startswith("#")]
                 assert any(h == section or h.startswith(section + ":") for h in headings), (lesson, section)
+
+
+def test_importing_the_checks_stays_light():
+    code = "import sys, ddpm_course.checks; print([m for m in ('datasets', 'torchvision', 'IPython', 'matplotlib') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=SOURCES.parent.parent)
+    assert done.stdout.strip() == "[]", done.stdout + done.stderr

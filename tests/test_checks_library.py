@@ -2,7 +2,6 @@
 
 import os
 import re
-import stat
 import subprocess
 import sys
 import textwrap
@@ -339,15 +338,9 @@ def test_a_file_that_was_broken_by_hand_is_kept_and_the_line_is_named(shell, cap
     assert "SyntaxError" in capsys.readouterr().out
 
 
-@pytest.mark.skipif(
-    os.name == "nt" or not hasattr(os, "geteuid") or os.geteuid() == 0, reason="needs folders it cannot write"
-)
-def test_a_folder_that_cannot_be_written_is_a_sentence(shell, tmp_path, capsys):
-    tmp_path.chmod(stat.S_IRUSR | stat.S_IXUSR)
-    try:
-        assert "cannot be read or written" in solve(shell, "next_variance")
-    finally:
-        tmp_path.chmod(stat.S_IRWXU)
+def test_a_file_that_cannot_be_read_is_a_sentence(shell, capsys):
+    Path("my_ddpm.py").mkdir()
+    assert "cannot be read or written" in solve(shell, "next_variance")
 
 
 def test_writing_is_atomic(shell, monkeypatch, capsys):

@@ -262,12 +262,18 @@ class _NoGenerator:
 @pytest.mark.parametrize("precision", [torch.float16, torch.bfloat16], ids=str)
 def test_training_in_half_precision_follows_float32(monkeypatch, precision):
     """The path of a T4 (autocast to float16, scaled loss, unscaled before clipping) run on the CPU: 40 steps on 64 images,
-    same seeds. Losses agree with float32's to 3 %, the weights stay float32 and finite, only the network is autocast."""
+    same seeds. Losses agree with float32's to 3 %, the first gradients' norms at clipping to 10 %, the weights stay float32 and finite, only the network is autocast."""
     images = torch.randint(0, 256, (64, 1, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     diffusion = GaussianDiffusion(cosine_schedule(), "v")
-    scales, seen = [], set()
+    scales, norms, seen = [], [], set()
     update = torch.amp.GradScaler.update
     monkeypatch.setattr(torch.amp.GradScaler, "update", lambda self: (update(self), scales.append(self.get_scale())))
+    clip = torch.nn.utils.clip_grad_norm_
+
+    def watched_clip(parameters, limit):
+        norms.append(clip(parameters, limit).item())
+
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", watched_clip)
 
     def run():
         torch.manual_seed(0)
@@ -277,13 +283,16 @@ def test_training_in_half_precision_follows_float32(monkeypatch, precision):
 
     exact = run()
     assert seen == {torch.float32} and set(scales) == {1.0}
-    scales.clear()
-    seen.clear()
+    exact_norms = norms[:10]
+    for record in (scales, norms, seen):
+        record.clear()
     monkeypatch.setattr(training, "mixed_precision", lambda device_type, bf16: precision)
     half = run()
     assert seen == {precision}
     assert set(scales) == ({1.0} if precision == torch.bfloat16 else {65536.0})
     for (_, a), (_, b) in zip(exact.losses, half.losses, strict=True):
         assert abs(a / b - 1) < 0.03
+    for a, b in zip(exact_norms, norms[:10], strict=True):  # of unscaled gradients; Adam would hide the difference
+        assert abs(a / b - 1) < 0.1
     for parameter in half.net.parameters():
         assert parameter.dtype == torch.float32 and bool(parameter.isfinite().all())

@@ -2,6 +2,18 @@
 
 Calling an exercise checks a student's function, says what it found, and returns what the lesson goes on
 with: the student's function if it passes, the package's own if it does not.
+
+A new exercise is a record like this one, named in `checks.EXERCISES`:
+
+    double = Exercise(
+        "3.9",
+        "double",
+        answers.double,
+        lambda: [Case("x of shape (4,)", (normal((4,), 0),)), Case("x of shape (2, 3)", (normal((2, 3), 1),))],
+        stub="def double(x):\\n    raise NotImplementedError  # your code here",
+        first="what is x + x?",
+        mistakes=[Mistake("squared", "x² is not 2x (lesson 03, 'Doubling').", lambda x: x**2)],
+    )
 """
 
 import dis
@@ -47,7 +59,7 @@ class Verdict:
     status:   "solved", "not attempted", "wrong", or "package" (it was given the package's own function)
     mistake:  the id of the mistake it is, if it is one the exercise knows
     problem:  else what kind of thing goes wrong first: signature, raises, none, type, shape, device, nan,
-              values, dtype, changed, random
+              values, dtype, changed
     text:     for the student, one sentence a line
     """
 

@@ -120,11 +120,11 @@ def _weights(exercise: "Exercise", failures: list[tuple[Case, Comparison, Outcom
     for case, comparison, outcome in failures:
         x, noise = (case.args[exercise.arguments.index(name)] for name in names)
         for row in comparison.wrong.flatten(1).any(1).nonzero().flatten().tolist() if x.ndim > 1 else ():
-            basis = torch.stack([x[row].flatten(), noise[row].flatten()], dim=1).double().cpu()  # (pixels, 2)
+            basis = torch.stack([x[row].flatten(), noise[row].flatten()], dim=1).cpu().double()  # (pixels, 2)
             if len(basis) < 4:
                 continue
-            want = exercise.expected[exercise.cases.index(case)][row].flatten().double().cpu()
-            got = outcome.value[row].detach().flatten().double().cpu()
+            want = exercise.expected[exercise.cases.index(case)][row].flatten().cpu().double()
+            got = outcome.value[row].detach().flatten().cpu().double()
             (a, b), (right_a, right_b) = (torch.linalg.lstsq(basis, y).solution.tolist() for y in (got, want))
             if (basis @ torch.tensor([a, b], dtype=torch.float64) - got).abs().max() > 1e-3:
                 return [f"It is not a weighted sum of `{names[0]}` and `{names[1]}` there."]

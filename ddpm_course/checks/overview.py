@@ -30,7 +30,7 @@ def progress(path: str | Path = library.NAME) -> bool:
     returns  False if the file does not run or holds a function that does not pass
     """
     path, lines, solved, good = Path(path), [], 0, True
-    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
     try:
         namespace = library.execute(text, path.name)
     except library.CannotSave as reason:

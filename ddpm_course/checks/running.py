@@ -164,7 +164,7 @@ def _same_argument(a: Any, b: Any) -> bool:
 
 def _seed() -> None:
     """The same global random state before every call, so that a function that draws from it can be recognised."""
-    torch.manual_seed(0)
+    torch.default_generator.manual_seed(0)  # torch.manual_seed would queue a call for a GPU that is not up yet
     np.random.seed(0)
     random.seed(0)
 
