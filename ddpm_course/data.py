@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
-from torchvision.transforms.v2 import functional as TF
 
 ASSETS = next(p for p in (Path(__file__).parent / "assets", Path(__file__).parent.parent / "assets") if p.is_dir())
 CLASS_NAMES = (
@@ -72,7 +71,7 @@ def to_uint8(x: Tensor) -> Tensor:
 
 def load_photo() -> Tensor:
     """(3, H, W) uint8: the bundled photograph; assets/README.md says whose it is."""
-    return TF.pil_to_tensor(Image.open(ASSETS / "photo.png").convert("RGB"))
+    return torch.from_numpy(_open(ASSETS / "photo.png", size=None)).permute(2, 0, 1)
 
 
 def _from_folder(folder: Path, split: str) -> datasets.Dataset:
@@ -181,9 +180,10 @@ def _decode(rows: datasets.Dataset | list[dict], size: int | None, limit: int | 
     return torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous(), torch.tensor(labels, dtype=torch.int64)
 
 
-def _open(file: io.BytesIO | str, size: int | None) -> np.ndarray:
+def _open(file: io.BytesIO | str | Path, size: int | None) -> np.ndarray:
     """(H, W, C) uint8: one channel for a grey picture of any depth, three for any other; white where transparent."""
-    image = ImageOps.exif_transpose(Image.open(file))
+    image = Image.open(file)
+    ImageOps.exif_transpose(image, in_place=True)
     if image.mode.startswith(("I", "F")):  # deep grey: Pillow would clip it, not scale it
         values = np.asarray(image).astype(np.float32)
         # 16 bits; floats have no agreed white
@@ -193,8 +193,11 @@ def _open(file: io.BytesIO | str, size: int | None) -> np.ndarray:
         rgba = image.convert("RGBA")
         grey = image.mode in ("1", "L", "LA")
         image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("L" if grey else "RGB")
-    image = image.convert("L" if image.mode in ("1", "L") else "RGB")
+    if image.mode not in ("L", "RGB"):
+        image = image.convert("L" if image.mode == "1" else "RGB")
     if size is not None:
+        from torchvision.transforms.v2 import functional as TF  # takes two seconds to import
+
         image = TF.center_crop(TF.resize(image, size), size)
-    pixels = np.asarray(image)
+    pixels = np.array(image)
     return pixels[:, :, None] if pixels.ndim == 2 else pixels

@@ -13,11 +13,11 @@ from contextlib import contextmanager
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from einops import rearrange
 from IPython import get_ipython
 from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
-from torchvision.utils import make_grid
 
 from .data import to_uint8
 
@@ -72,8 +72,13 @@ def as_pixels(images: Tensor) -> Tensor:
 
 def tile(images: Tensor, columns: int) -> np.ndarray:
     """(H, W, 3) uint8: images (N, C, H, W) side by side, `columns` in a row, on a light ground."""
-    grid = make_grid(as_pixels(images), nrow=columns, padding=2, pad_value=250)
-    return grid.permute(1, 2, 0).numpy()
+    images = as_pixels(images).expand(-1, 3, -1, -1)
+    columns = min(columns, len(images))
+    empty = -len(images) % columns  # places left in the last row
+    padded = torch.nn.functional.pad(images, (2, 0, 2, 0), value=250)  # a gap left of each image and above it
+    padded = torch.cat([padded, padded.new_full((empty, *padded.shape[1:]), 250)])
+    grid = rearrange(padded, "(row column) c h w -> (row h) (column w) c", column=columns)
+    return np.pad(grid.numpy(), ((0, 2), (0, 2), (0, 0)), constant_values=250)
 
 
 def show_images(
@@ -284,11 +289,13 @@ class LiveTraining:
     def draw(self, net) -> Tensor:
         """Samples from the same noise every time, so that rows compare; the training's generator is not touched."""
         from .samplers import ddim_steps, device_of, sample
+        from .training import fast_mode
 
         device = device_of(net)
         generator = torch.Generator(device).manual_seed(0)
         labels = None if self.labels is None else self.labels.to(device)
-        steps = ddim_steps(net, self.diffusion, (self.n, *self.shape), 25, y=labels, generator=generator)
+        shape, count = (self.n, *self.shape), 3 if fast_mode() else 25
+        steps = ddim_steps(net, self.diffusion, shape, count, y=labels, generator=generator)
         return sample(steps, progress=False)
 
 

@@ -31,7 +31,7 @@ from .unet import UNet
 
 WARMUP = 50  # steps over which the learning rate rises
 MEASURED = 12  # steps timed to turn minutes into steps
-FAST_STEPS = 12
+FAST_STEPS = 6
 
 
 def fast_mode() -> bool:

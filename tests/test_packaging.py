@@ -30,6 +30,9 @@ def ranges(lines) -> dict[str, str]:
 
 
 def capture(*command, **options):
+    """Run a command without what `make test` handed down to these tests: make's own variables and its command line's."""
+    handed_down = ("MAKE", "MFLAGS", "TEST_ARGS", "LAB_ARGS", "LESSONS", "PYTHON", "VENV")
+    options.setdefault("env", {key: value for key, value in os.environ.items() if not key.startswith(handed_down)})
     return subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False, **options)
 
 
@@ -131,8 +134,7 @@ def fresh(tmp_path):
         python.write_text(FAKE_PYTHON.format(log=tmp_path / "log", version=version, refused=refused))
         python.chmod(0o755)
         (tmp_path / "log").write_text("")
-        environment = {key: value for key, value in os.environ.items() if not key.startswith(("MAKE", "MFLAGS"))}
-        done = capture("make", *arguments, f"PYTHON={python}", cwd=clone, env=environment)
+        done = capture("make", *arguments, f"PYTHON={python}", cwd=clone)
         return done, [line for line in (tmp_path / "log").read_text().splitlines() if not line.startswith("-c")]
 
     return clone, make

@@ -172,7 +172,7 @@ def test_the_mean_loss_is_of_the_steps_since_the_last_report(monkeypatch):
 def test_fast_mode_shortens_every_budget_and_says_so(monkeypatch, capsys, variable, value):
     monkeypatch.setenv(variable, value)
     assert short(minutes=4).step == training.FAST_STEPS
-    assert "fast mode: 12 steps of training instead of 4 minutes" in capsys.readouterr().out
+    assert "fast mode: 6 steps of training instead of 4 minutes" in capsys.readouterr().out
     assert short(steps=2000).step == training.FAST_STEPS
     assert "instead of 2,000" in capsys.readouterr().out
     assert short(steps=3).step == 3  # never longer than asked
@@ -440,10 +440,10 @@ def test_the_command_line_trains_and_saves(tmp_path):
         [sys.executable, *command], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stderr
-    assert "fast mode: 12 steps" in done.stdout and done.stderr == ""
+    assert "fast mode: 6 steps" in done.stdout and done.stderr == ""
     net, gaussian, about = load_checkpoint(tmp_path / "model", "cpu")
     assert about["command"] == "python " + " ".join(command)
-    assert about["steps"] == 12 and math.isfinite(about["loss"]) and about["seconds"] >= 0
+    assert about["steps"] == 6 and math.isfinite(about["loss"]) and about["seconds"] >= 0
     assert about["images_shape"] == [20, 1, 16, 16] and net.num_classes == 2
     assert gaussian.predicts == "v" and gaussian.schedule.T == 1000
 

@@ -1,0 +1,33 @@
+"""What the pictures are made of."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision.utils import make_grid
+
+from ddpm_course import plots
+
+
+@pytest.mark.parametrize("n, columns", [(1, 1), (7, 3), (8, 4), (3, 8)])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_tiles_are_laid_out_as_torchvision_lays_them_out(n, columns, channels):
+    images = torch.randint(0, 256, (n, channels, 5, 4), dtype=torch.uint8, generator=torch.Generator().manual_seed(n))
+    if n > 1:  # of a single image torchvision makes no grid
+        expected = make_grid(images, nrow=columns, padding=2, pad_value=250).permute(1, 2, 0).numpy()
+        assert np.array_equal(plots.tile(images, columns), expected)
+    else:
+        assert plots.tile(images, columns).shape == (9, 8, 3)
+
+
+def test_floats_are_shown_as_the_pixels_they_stand_for():
+    x = torch.tensor([-2.0, -1.0, 0.0, 1.0, 7.0]).reshape(1, 1, 1, 5)
+    assert plots.as_pixels(x).flatten().tolist() == [0, 0, 128, 255, 255]
+
+
+def test_an_animation_is_a_gif_with_every_frame(tmp_path):
+    frames = [torch.rand(2, 1, 6, 6, generator=torch.Generator().manual_seed(i)) * 2 - 1 for i in range(5)]
+    shown = plots.animate(frames, columns=2, zoom=4, path=tmp_path / "film.gif", alt='noise & "boots"')
+    film = Image.open(tmp_path / "film.gif")
+    assert film.n_frames == 5 and film.size == (18, 10)
+    assert 'alt="noise &amp; &quot;boots&quot;"' in shown.data and 'width="72"' in shown.data
