@@ -1,0 +1,20 @@
+"""Pictures for the lessons: grids of images, distributions, paths, animations, live training.
+
+Every function returns the figure it draws, on a light card that is legible on light and dark pages alike.
+Colours are Okabe and Ito's, which colour-blind readers can tell apart. What several lessons draw is in base, images,
+curves and live; what one lesson draws is in a module of its name.
+"""
+
+from .base import COLORS, STYLE, as_jpeg, finish, style
+from .curves import density_panels, heatmap_with_paths, histograms, lines, scatters
+from .images import animate, as_pixels, show_images, show_rows, tile
+from .lesson01 import paths_and_drift
+from .lesson02 import cumulative_shares, images_with_values, paths, signal_and_noise, sum_of_noises, walk_and_jump
+from .live import LiveTraining, curve_with_samples
+
+__all__ = ["COLORS", "STYLE", "as_jpeg", "finish", "style"]
+__all__ += ["density_panels", "heatmap_with_paths", "histograms", "lines", "scatters"]
+__all__ += ["animate", "as_pixels", "show_images", "show_rows", "tile"]
+__all__ += ["LiveTraining", "curve_with_samples"]
+__all__ += ["paths_and_drift"]
+__all__ += ["cumulative_shares", "images_with_values", "paths", "signal_and_noise", "sum_of_noises", "walk_and_jump"]

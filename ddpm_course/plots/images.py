@@ -1,0 +1,127 @@
+"""Grids of images, and images that move."""
+
+import base64
+import html
+import io
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from einops import rearrange
+from matplotlib.figure import Figure
+from PIL import Image
+from torch import Tensor
+
+from ..data import to_uint8
+from .base import finish, style
+
+
+def as_pixels(images: Tensor) -> Tensor:
+    """(N, C, H, W) uint8 on the CPU from uint8, or from floats in [-1, 1]."""
+    images = images.detach().cpu()
+    return images if images.dtype == torch.uint8 else to_uint8(images)
+
+
+def tile(images: Tensor, columns: int) -> np.ndarray:
+    """(H, W, 3) uint8: images (N, C, H, W) side by side, `columns` in a row, on a light ground."""
+    images = as_pixels(images).expand(-1, 3, -1, -1)
+    columns = min(columns, len(images))
+    empty = -len(images) % columns  # places left in the last row
+    padded = torch.nn.functional.pad(images, (2, 0, 2, 0), value=250)  # a gap left of each image and above it
+    padded = torch.cat([padded, padded.new_full((empty, *padded.shape[1:]), 250)])
+    grid = rearrange(padded, "(row column) c h w -> (row h) (column w) c", column=columns)
+    return np.pad(grid.numpy(), ((0, 2), (0, 2), (0, 0)), constant_values=250)
+
+
+def show_images(
+    images: Tensor,
+    labels: Sequence[str] | None = None,
+    *,
+    columns: int = 8,
+    title: str | None = None,
+    width: float = 7.5,
+) -> Figure:
+    """A grid of images (N, C, H, W), uint8 or floats in [-1, 1]; `labels`, if any, stand above each image."""
+    columns = min(columns, len(images))
+    rows = images.split(columns)
+    above = [labels[i : i + columns] for i in range(0, len(labels), columns)] if labels is not None else None
+    return _grid(rows, above, title=title, width=width)
+
+
+def show_rows(
+    rows: Sequence[Tensor], names: Sequence[str], *, above: Sequence[str] | None = None, title: str | None = None,
+    width: float = 7.5,
+) -> Figure:  # fmt: skip
+    """One named row of images (N, C, H, W) for each entry; `above` labels the columns."""
+    if len(rows) != len(names):
+        raise ValueError(f"every row needs a name: {len(rows)} rows, {len(names)} names")
+    return _grid(
+        rows, [above] + [None] * (len(rows) - 1) if above is not None else None, names, title=title, width=width
+    )
+
+
+def _grid(
+    rows: Sequence[Tensor],
+    above: Sequence[Sequence[str] | None] | None = None,
+    names: Sequence[str] = (),
+    *,
+    title: str | None,
+    width: float,
+) -> Figure:
+    """Rows of images as one picture, with `above[r]` over the images of row r and `names[r]` to its left.
+
+    One axes for all: an axes for each image would take matplotlib seconds.
+    """
+    columns = len(rows[0])
+    tiles = [tile(row, columns) for row in rows]
+    across = max(t.shape[1] for t in tiles)
+    points = 72 * width * (columns / (columns + 1) if names else 1) / across  # of print, one pixel
+    line = round(13 / points) + 1 if above is not None else 0  # pixels that a line of text takes
+    parts, middles, tops = [], [], []
+    height = 0
+    for r, picture in enumerate(tiles):
+        lead = line if above is not None and above[r] is not None else 0
+        blank = np.full((picture.shape[0] + lead, across, 3), 250, dtype=np.uint8)
+        blank[lead:, : picture.shape[1]] = picture
+        parts.append(blank)
+        tops.append(height + lead)
+        middles.append(height + lead + picture.shape[0] / 2)
+        height += len(blank)
+    with style():
+        figure, ax = plt.subplots(figsize=(width, points * height / 72 + 0.3 * bool(title)))
+        ax.imshow(np.concatenate(parts))
+        ax.axis("off")
+        for name, middle in zip(names, middles, strict=False):
+            ax.text(-6 / points, middle, name, ha="right", va="center", fontsize=10)
+        for texts, top, picture in zip(above or (), tops, tiles, strict=False):
+            cell = picture.shape[1] / columns
+            for i, text in enumerate(texts or ()):
+                ax.text((i + 0.5) * cell, top - 1 / points, text, ha="center", va="bottom", fontsize=9)
+        if title:
+            figure.suptitle(title, fontsize=11)
+    return finish(figure)
+
+
+def animate(
+    frames: Sequence[Tensor], *, columns: int = 8, seconds: float = 4.0, zoom: int = 3, path=None, alt: str = ""
+):
+    """An animated GIF, shown in the page: each frame a batch of images (N, C, H, W). Also saved to `path`, if given.
+
+    The last frame stays for a second and a half. A GIF plays wherever a page shows pictures, with no scripts. It is
+    stored in the images' own size, which keeps notebooks small; the page enlarges it `zoom` times.
+    """
+    from IPython.display import HTML
+
+    grey = frames[0].shape[1] == 1  # a third of the file
+    pictures = [Image.fromarray(tile(frame, columns)).convert("L" if grey else "RGB") for frame in frames]
+    pause = max(20, round(1000 * seconds / len(pictures)))
+    file = io.BytesIO()
+    durations = [pause] * (len(pictures) - 1) + [1500]
+    pictures[0].save(file, "gif", save_all=True, append_images=pictures[1:], duration=durations, loop=0)
+    if path is not None:
+        with open(path, "wb") as f:
+            f.write(file.getvalue())
+    data = base64.b64encode(file.getvalue()).decode()
+    width, look = pictures[0].width * zoom, "image-rendering: pixelated"
+    return HTML(f'<img alt="{html.escape(alt)}" width="{width}" style="{look}" src="data:image/gif;base64,{data}">')

@@ -1,0 +1,76 @@
+"""A training as it happens: pass a LiveTraining as `watch=` to `train`."""
+
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from .base import finish, style
+from .images import tile
+
+
+def curve_with_samples(
+    losses: Sequence[tuple[int, float]], grids: Sequence[tuple[int, Tensor]], steps: int | None = None
+) -> Figure:
+    """A training at a glance: the loss, and below it one row of samples for each stage, with its step."""
+    with style():
+        figure = plt.figure(figsize=(7.5, 2.6 + 0.78 * len(grids)))
+        heights = [2.6, 0.78 * len(grids)] if grids else [2.6]
+        top, *rest = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
+        ax = top.subplots()
+        ax.plot(*zip(*losses, strict=True), linewidth=1.5, marker="." if len(losses) < 10 else None)
+        ax.set(xlabel="step", ylabel="loss", xlim=(0, steps or losses[-1][0]))
+        ax.set_ylim(bottom=0)
+        if grids:
+            axes = rest[0].subplots(len(grids), 1, squeeze=False)[:, 0]
+            for ax, (step, images) in zip(axes, grids, strict=True):
+                ax.imshow(tile(images, len(images)))
+                ax.set(xticks=[], yticks=[])
+                ax.grid(False)
+                for spine in ax.spines.values():
+                    spine.set_visible(False)
+                ax.set_ylabel(f"step {step:,}", rotation=0, ha="right", va="center", fontsize=10)
+    return finish(figure)
+
+
+class LiveTraining:
+    """Pass one as `watch=` to `train`: the loss curve and samples of the averaged network, redrawn in place.
+
+    diffusion: what the network's output means
+    shape:     (C, H, W) of one image
+    labels:    (n,) the classes to draw, or None for n unlabelled images
+    previews:  how many rows of samples over the whole training
+    """
+
+    def __init__(
+        self, diffusion, shape: tuple[int, int, int], labels: Tensor | None = None, *, n: int = 10, previews: int = 6
+    ):
+        self.diffusion, self.shape, self.labels, self.previews = diffusion, shape, labels, previews
+        self.n = n if labels is None else len(labels)
+        self.grids: list[tuple[int, Tensor]] = []
+        self.handle = None
+
+    def __call__(self, run) -> None:
+        from IPython.display import display
+
+        if run.steps is not None and run.step >= run.steps * (len(self.grids) + 1) / self.previews:
+            self.grids.append((run.step, self.draw(run.ema.net)))
+        figure = curve_with_samples(run.losses, self.grids, run.steps)
+        if self.handle is None:
+            self.handle = display(figure, display_id=True)
+        else:
+            self.handle.update(figure)
+
+    def draw(self, net) -> Tensor:
+        """Samples from the same noise every time, so that rows compare; the training's generator is not touched."""
+        from ..samplers import ddim_steps, device_of, sample
+        from ..training import fast_mode
+
+        device = device_of(net)
+        generator = torch.Generator(device).manual_seed(0)
+        labels = None if self.labels is None else self.labels.to(device)
+        shape, count = (self.n, *self.shape), 3 if fast_mode() else 25
+        steps = ddim_steps(net, self.diffusion, shape, count, y=labels, generator=generator)
+        return sample(steps, progress=False)
