@@ -6,6 +6,7 @@ VENV ?= .venv
 LESSONS ?=
 LAB_ARGS ?=
 TEST_ARGS ?=
+BENCH_ARGS ?=
 
 ifeq ($(OS),Windows_NT)
   BIN := $(VENV)/Scripts
@@ -15,7 +16,7 @@ endif
 PY := $(BIN)/python
 ON_PYTHON = $(shell $(PYTHON) -c 'import sys; print(".".join(map(str, sys.version_info[:3])))' 2>&1 | tail -n 1)
 
-.PHONY: help lab test notebooks test-install format clean
+.PHONY: help lab test notebooks bench test-install test-browser format clean
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
@@ -27,13 +28,19 @@ lab: $(VENV)/.lab  ## set up, copy lessons that are not in work/ yet, open Jupyt
 	$(PY) -m jupyterlab --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/work/00_start_here.ipynb $(LAB_ARGS)
 
 test: $(VENV)/.test  ## set up, run every test
-	$(PY) -m pytest $(TEST_ARGS)
+	$(PY) -m pytest -n auto --maxprocesses 4 --dist worksteal $(TEST_ARGS)
 
 notebooks: $(VENV)/.test  ## run the sources and build the student edition: make notebooks LESSONS="00 02"
 	$(PY) -m ddpm_course.editions build $(LESSONS)
 
+bench: $(VENV)/.bench  ## measure the course beside other packages (two hours): make bench BENCH_ARGS=--short
+	$(PY) tests/benchmarks/bench.py $(BENCH_ARGS)
+
 test-install: $(VENV)/.test  ## install in empty environments and test there (slow)
 	$(PY) tests/install/run.py
+
+test-browser: $(VENV)/.browser  ## run lessons in JupyterLab in Chromium: make test-browser LESSONS="00 02"
+	$(PY) tests/browser/run.py $(LESSONS)
 
 format: $(VENV)/.test  ## lay out and lint code and notebooks
 	$(PY) -m ruff check --fix .
@@ -51,6 +58,14 @@ $(VENV)/.lab: requirements.txt pyproject.toml | $(PY)
 
 $(VENV)/.test: requirements.txt pyproject.toml | $(PY)
 	$(PY) -m pip install -e '.[test]' -r requirements.txt
+	@touch $@ $(VENV)/.lab
+
+$(VENV)/.bench: requirements.txt pyproject.toml | $(PY)
+	$(PY) -m pip install -e '.[bench]' -r requirements.txt
+	@touch $@ $(VENV)/.lab
+
+$(VENV)/.browser: requirements.txt pyproject.toml | $(PY)
+	$(PY) -m pip install -e '.[browser]' -r requirements.txt
 	@touch $@ $(VENV)/.lab
 
 $(PY):

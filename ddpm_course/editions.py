@@ -49,7 +49,7 @@ def setup_cell() -> str:
     notebook downloaded alone) installs it and keeps pip from touching the torch and numpy that are already loaded.
     """
     return f"""\
-# Setup: finds the course, or installs it where there is none (in Colab). Silent when all is there.
+# Setup: finds the course, or installs it (in Colab). Silent when all is there.
 import sys
 from importlib import invalidate_caches, metadata, util
 from pathlib import Path
@@ -65,10 +65,11 @@ elif getattr(util.find_spec("ddpm_course"), "origin", None) is None:
     pins = [f"{{d.name}}=={{d.version}}" for d in metadata.distributions() if d.name in held]
     (constraints := Path(mkdtemp(), "constraints.txt")).write_text("\\n".join(pins))
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--constraint", str(constraints)]
-    done = run([*pip, "git+https://github.com/{REPOSITORY}"], capture_output=True, text=True)
+    pip.append("git+https://github.com/{REPOSITORY}")
+    done = run(pip, capture_output=True, text=True)
     if done.returncode:
         print(done.stderr)
-        raise RuntimeError("The course could not be installed. Is there a network? Run this cell again.")
+        raise RuntimeError("The course could not be installed. Is there a network? Try again.")
     invalidate_caches()"""
 
 

@@ -1,4 +1,4 @@
-"""How good are the samples? A small classifier and the Fréchet distance on its features (lessons 00 and 08).
+"""How good are the samples? Their Fréchet distance, their classes and their nearest neighbours (lessons 00 and 08).
 
 The Fréchet distance (Heusel et al., 2017) compares two sets of images by the mean and covariance of a
 network's features. There the network is Inception; here it is a small classifier of garments, so the numbers
@@ -11,6 +11,7 @@ where DATA is "fashion_mnist" or a folder with all its 70,000 images.
 """
 
 import argparse
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -94,6 +95,90 @@ def gaussian_frechet(mean1: Tensor, cov1: Tensor, mean2: Tensor, cov2: Tensor) -
     root1 = vectors * values.clamp(min=0).sqrt() @ vectors.T
     cross = torch.linalg.eigvalsh(root1 @ cov2 @ root1).clamp(min=0).sqrt().sum()
     return float((mean1 - mean2).square().sum() + cov1.trace() + cov2.trace() - 2 * cross)
+
+
+def frechet_by_size(
+    samples: Tensor,
+    reference: Tensor,
+    sizes: Sequence[int],
+    *,
+    repeats: int = 5,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """How the Fréchet distance falls with the number of samples: the curve of its bias.
+
+    samples, reference: images, or their `features`, as for `frechet_distance`; the whole reference is used each time
+    sizes:              numbers of samples, each more than 64
+    returns             (len(sizes), repeats) float64: distances of random subsets of the samples, each drawn without
+                        replacement with `generator` (a CPU one)
+    raises              ValueError for a size that is too small, or more than there are samples
+    """
+    a, b = (x if x.ndim == 2 else features(x) for x in (samples, reference))
+    if max(sizes) > len(a):
+        raise ValueError(f"there are {len(a)} samples, so no subset of {max(sizes)}")
+    curve = [
+        [frechet_distance(a[torch.randperm(len(a), generator=generator)[:n]], b) for _ in range(repeats)] for n in sizes
+    ]
+    return torch.tensor(curve, dtype=torch.float64)
+
+
+def class_counts(images: Tensor) -> Tensor:
+    """(10,) how many of the images the bundled classifier sees in each class."""
+    return classify(images).bincount(minlength=10)
+
+
+def nearest_neighbours(samples: Tensor, training: Tensor, k: int = 1, *, chunk: int = 4000) -> tuple[Tensor, Tensor]:
+    """The k training items nearest to each sample: the search for memorised images.
+
+    samples, training: (N, ...) and (M, ...) of one shape an item. Images, uint8 or floats in [-1, 1], are compared
+                       pixel by pixel; their `features` by what the classifier sees in them
+    chunk:             training items compared at a time: what the memory depends on
+    returns            distances (N, k) float32, nearest first, and indices (N, k) into `training`. A distance is the
+                       root of the mean squared difference: of pixels from 0 (a copy) to 2 (black against white)
+    raises             ValueError if the shapes do not fit or there are fewer than k training items
+    """
+    if samples.shape[1:] != training.shape[1:]:
+        raise ValueError(f"samples and training items differ in shape: {_item(samples)} against {_item(training)}")
+    if not 1 <= k <= len(training):
+        raise ValueError(f"k must lie in 1..{len(training)}, the number of training items; got {k}")
+    training = training.to(samples.device)
+    x = _vectors(samples)  # (N, D)
+    more = min(k + 8, len(training))  # the product below rounds: it may swap neighbours that are almost equally near
+    best = x.new_empty((len(x), 0))
+    found = torch.empty((len(x), 0), dtype=torch.int64, device=x.device)
+    for start in range(0, len(training), chunk):
+        some = _vectors(training[start : start + chunk])
+        squared = some.square().sum(1) - 2 * x @ some.T  # (N, chunk), up to the squared length of x
+        near = squared.topk(min(more, len(some)), largest=False)
+        best, found = torch.cat([best, near.values], 1), torch.cat([found, start + near.indices], 1)
+        keep = best.topk(min(more, best.shape[1]), largest=False).indices
+        best, found = best.gather(1, keep), found.gather(1, keep)
+    exact = torch.stack([(_vectors(training[i]) - x).square().mean(1).sqrt() for i in found.T], 1)  # (N, more)
+    order = exact.argsort(dim=1, stable=True)[:, :k]
+    return exact.gather(1, order), found.gather(1, order)
+
+
+def memorised(distances: Tensor, ratio: float = 1 / 3) -> Tensor:
+    """(N,) bool: which samples are copies, from their distances (N, k >= 2) to the nearest training images.
+
+    A copy is much nearer to one training image than to all others, below `ratio` of the distance to the second nearest
+    (Yoon et al., 2023, who also propose 1/3). Distances alone do not tell: plain images are near to many.
+    """
+    if distances.ndim != 2 or distances.shape[1] < 2:
+        raise ValueError(
+            f"distances must be (N, k) with k >= 2, to the two nearest at least; got {tuple(distances.shape)}"
+        )
+    return distances[:, 0] < ratio * distances[:, 1]
+
+
+def _vectors(items: Tensor) -> Tensor:
+    """(N, D) float32: images as floats in [-1, 1], features as they are."""
+    x = to_unit_range(items) if items.dtype == torch.uint8 else items.float()
+    return x.flatten(1)
+
+
+def _item(items: Tensor) -> tuple[int, ...]:
+    return tuple(items.shape[1:])
 
 
 def train_classifier(images: Tensor, labels: Tensor, *, epochs: int = 12, seed: int = 0) -> Classifier:

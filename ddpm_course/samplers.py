@@ -128,12 +128,15 @@ def reverse_steps(
     on_x0, on_xt, sigma = on_x0.tolist(), on_xt.tolist(), sigma.tolist()  # plain numbers: no copies to a GPU later
 
     n = len(times) - 1
+    before = {"x_self": None} if getattr(net, "self_condition", False) else {}  # the estimate of the step before
     for i, (t, s) in enumerate(zip(times, times[1:], strict=False)):
         with evaluating(net):
-            output = net(x, torch.full(shape[:1], t, device=device), y)
+            output = net(x, torch.full(shape[:1], t, device=device), y, **before)
         x0, _ = diffusion.decode(output.to(x.dtype), x, t)
         if clip:
             x0 = x0.clamp(-1, 1)
+        if before:
+            before["x_self"] = x0
         x = on_x0[i] * x0 + on_xt[i] * x
         if sigma[i] > 0:
             x = x + sigma[i] * torch.randn(shape, device=device, dtype=x.dtype, generator=generator)
@@ -153,6 +156,43 @@ def sample(steps: Iterator[Step], *, progress: bool = True) -> Tensor:
     return step.x
 
 
+def generate(
+    net: Callable[..., Tensor],
+    diffusion: GaussianDiffusion,
+    shape: tuple[int, ...],
+    steps: int = 25,
+    *,
+    y: Tensor | None = None,
+    chunk: int = 250,
+    sampler: Callable[..., Iterator[Step]] = ddim_steps,
+    progress: bool = True,
+    **how,
+) -> Tensor:
+    """Any number of samples, `chunk` at a time, so that memory grows with neither their number nor the steps.
+
+    shape:    (N, ...) of all the data to make
+    steps:    network calls a chunk
+    y:        (N,) labels, or None
+    sampler:  ddim_steps or ancestral_steps; `how` holds its other keywords
+    returns   (N, ...) on the CPU, in the data's range
+    raises    ValueError if y does not have N labels or chunk is less than 1
+    """
+    if chunk < 1:
+        raise ValueError(f"chunk must be at least 1, got {chunk}")
+    if y is not None and len(y) != shape[0]:
+        raise ValueError(f"y must hold one label for each of the {shape[0]} samples, got {len(y)}")
+    sizes = [min(chunk, shape[0] - start) for start in range(0, shape[0], chunk)]
+    labels = y.split(chunk) if y is not None else [None] * len(sizes)
+    made = []
+    with tqdm(total=steps * len(sizes), desc="sampling", file=sys.stdout, mininterval=0.5, disable=not progress) as bar:
+        for size, some in zip(sizes, labels, strict=True):
+            for step in sampler(net, diffusion, (size, *shape[1:]), steps, y=some, **how):
+                x = step.x
+                bar.update()
+            made.append(x.cpu())
+    return torch.cat(made)
+
+
 def guided(net: Callable[..., Tensor], scale: float) -> Callable[..., Tensor]:
     """Classifier-free guidance (Ho and Salimans, 2021): a network that exaggerates what the label changes.
 
@@ -163,14 +203,16 @@ def guided(net: Callable[..., Tensor], scale: float) -> Callable[..., Tensor]:
     if getattr(net, "num_classes", None) is None:
         raise ValueError("guidance needs a network that was trained with classes: one built with num_classes=...")
 
-    def guided_net(x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
+    def guided_net(x: Tensor, t: Tensor, y: Tensor | None = None, **before: Tensor | None) -> Tensor:
         if y is None:
             raise ValueError("guidance needs labels y: the classes to guide towards")
         null = torch.full_like(y, net.num_classes)
-        conditional, unconditional = net(torch.cat([x, x]), torch.cat([t, t]), torch.cat([y, null])).chunk(2)
+        before = {name: None if value is None else torch.cat([value, value]) for name, value in before.items()}
+        both = net(torch.cat([x, x]), torch.cat([t, t]), torch.cat([y, null]), **before)
+        conditional, unconditional = both.chunk(2)
         return unconditional + scale * (conditional - unconditional)
 
-    guided_net.inner = net
+    guided_net.inner, guided_net.self_condition = net, getattr(net, "self_condition", False)
     return guided_net
 
 

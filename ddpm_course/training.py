@@ -1,94 +1,53 @@
-"""Training within a budget, the moving average of the weights, checkpoints (lessons 00, 06 and 07).
+"""Training within a budget, and the moving average of the weights (lessons 00, 06 and 07).
 
 From the command line, in a checkout:
 
     python -m ddpm_course.training --minutes 4 --out model
+
+With --checkpoint STATE a training that was killed goes on where it was when the same line is typed again. On a machine
+with several GPUs, or on the cores of one CPU, N processes share each batch:
+
+    torchrun --nproc-per-node=N -m ddpm_course.training --minutes 4 --out model
 """
 
 import argparse
-import copy
-import json
+import hashlib
 import math
 import os
 import shlex
+import signal
 import sys
+import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
-import safetensors
 import torch
-from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from . import schedules
-from .data import ASSETS, load_images, to_unit_range
+from .budgets import Budget
+from .checkpoints import StateFile, digest, load_checkpoint, load_pretrained, save_checkpoint
+from .data import load_images
+from .devices import Team, best_device
 from .diffusion import GaussianDiffusion
-from .losses import diffusion_loss
-from .schedules import Schedule
+from .training_step import EMA, Run, Training
 from .unet import UNet
 
+__all__ = [
+    "EMA", "Run", "best_device", "fast_mode", "learning_rate", "load_checkpoint", "load_pretrained", "save_checkpoint",
+    "train",
+]  # fmt: skip
+
 WARMUP = 50  # steps over which the learning rate rises
-MEASURED = 12  # steps timed to turn minutes into steps
 FAST_STEPS = 6
 
 
 def fast_mode() -> bool:
     """Whether budgets are shortened to seconds (tests, and grading of exercises)."""
     return os.environ.get("DDPM_COURSE_FAST") == "1" or "NBGRADER_EXECUTION" in os.environ
-
-
-def best_device() -> torch.device:
-    """CUDA, else Apple's GPU, else the CPU."""
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-
-
-def mixed_precision(device_type: str, bf16_in_hardware: bool) -> torch.dtype | None:
-    """The precision of the network's matrix products: bfloat16, float16 (with loss scaling), or None for float32.
-
-    device_type:      "cuda", "mps" or "cpu"; only CUDA gains from it in this course
-    bf16_in_hardware: as torch.cuda.is_bf16_supported(including_emulation=False) says; False on a T4, True on an A100
-    """
-    if device_type != "cuda":
-        return None
-    return torch.bfloat16 if bf16_in_hardware else torch.float16
-
-
-class EMA:
-    """An exponential moving average of a network's weights: the weights to sample with.
-
-    decay: the average's memory, about 1 / (1 - decay) steps; 0.9999 in Ho et al. (2020), section 4. The
-           n-th update uses min(decay, (1 + n) / (10 + n)), so that the random weights of the start are soon forgotten.
-    """
-
-    def __init__(self, net: nn.Module, decay: float = 0.995):
-        self.net = copy.deepcopy(net).eval().requires_grad_(False)
-        self.decay = decay
-        self.updates = 0
-
-    @torch.no_grad()
-    def update(self, net: nn.Module) -> None:
-        """Move the average towards net's weights; call it after the optimizer's step."""
-        self.updates += 1
-        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        torch._foreach_lerp_(list(self.net.parameters()), list(net.parameters()), 1 - decay)
-        for ours, theirs in zip(self.net.buffers(), net.buffers(), strict=True):
-            ours.copy_(theirs)
-
-
-@dataclass
-class Run:
-    """A training, while it goes on and afterwards. `ema.net` is the network to sample with."""
-
-    net: nn.Module
-    ema: EMA
-    steps: int | None = None  # planned; None while the speed is being measured
-    step: int = 0  # done
-    seconds: float = 0.0  # spent in training steps
-    losses: list[tuple[int, float]] = field(default_factory=list)  # (step, mean loss since the entry before)
 
 
 def train(
@@ -106,6 +65,9 @@ def train(
     kind: str = "l2",
     seed: int = 0,
     device: torch.device | str | None = None,
+    compile: bool = False,
+    checkpoint: str | Path | None = None,
+    save_minutes: float = 1.0,
     watch: Callable[[Run], None] | None = None,
     report_every: int = 25,
 ) -> Run:
@@ -114,91 +76,103 @@ def train(
     net, diffusion: what to train, and what its output means; the network is moved to `device`
     images:         (N, C, H, W) uint8; they stay on the device and are shuffled and scaled there
     labels:         (N,) or None; `label_dropout` of them become the null class, for guidance
-    minutes, steps: one of the two. Minutes are turned into steps once, by timing the first ones, and buy training
-                    steps alone: what `watch` does comes on top. In fast mode there are a few steps at most.
+    minutes, steps: one of the two. Minutes are turned into steps by timing the first ones (see `Budget`), and buy
+                    training steps alone: what `watch` does comes on top. In fast mode there are a few steps at most.
     lr:             rises over the first 50 steps, then falls along a cosine to 0 at the last
+    compile:        train through torch.compile: the first step takes a minute, the others less; for long runs on a GPU
+    checkpoint:     a file for the state of the training, written every `save_minutes`, when you stop it, and at the
+                    end. Where it exists already the training goes on from it, with the plan it had; on a CPU it ends
+                    with the weights, bit for bit, that it would have had. The state before is kept beside it.
     watch:          called with the Run every `report_every` steps, which is also when the losses are read
-    returns         the Run; interrupting the notebook's cell returns early with what there is
-    raises          ValueError for arguments that do not fit; FloatingPointError if the loss stops being finite
+    returns         the Run; the notebook's stop button (or Ctrl-C) returns early with what there is
+    raises          ValueError for arguments that do not fit, or a checkpoint that does not belong to them;
+                    FloatingPointError if the loss stops being finite: net is then what it was at the report before
+
+    Under `torchrun --nproc-per-node=N` the same call trains with N processes. They share each batch of `batch_size`;
+    only the first one prints, writes and calls `watch`.
     """
-    if (minutes is None) == (steps is None):
-        raise ValueError("give either minutes or steps")
-    if images.dtype != torch.uint8 or images.ndim != 4:
-        raise ValueError(f"images must be uint8 with shape (N, C, H, W), got {images.dtype} {tuple(images.shape)}")
-    if len(images) == 0:
-        raise ValueError("there are no images to train on")
-    if labels is not None and getattr(net, "num_classes", None) is None:
-        raise ValueError("labels were given, but the network has no classes: build it with num_classes=...")
-    if labels is not None and labels.shape != images.shape[:1]:
-        raise ValueError(f"labels must have shape ({len(images)},), one an image; got {tuple(labels.shape)}")
+    _check(net, images, labels, minutes, steps)
+    lr = float(lr)  # goes into the checkpoint, which takes no NumPy numbers
+    team = Team.join(device)
+    say = partial(print, flush=True) if team.leads else _nothing
     if fast_mode() and (steps is None or steps > FAST_STEPS):
         asked = f"{minutes:g} minutes" if steps is None else f"{steps:,}"
-        print(f"fast mode: {FAST_STEPS} steps of training instead of {asked}")
+        say(f"fast mode: {FAST_STEPS} steps of training instead of {asked}")
         minutes, steps = None, FAST_STEPS
+    batch_size = min(batch_size, len(images))
+    if team.size > 1 and batch_size < 2 * team.size:
+        raise ValueError(f"a batch of {batch_size} is too small for {team.size} processes: each needs two images of it")
+    file = state = None
+    if checkpoint is not None:
+        of = dict(
+            network=_description(net), images=digest(images), labels=digest(labels), predicts=diffusion.predicts,
+            variance=diffusion.variance, betas=digest(diffusion.schedule.beta), minutes=minutes, steps=steps,
+            batch_size=batch_size, lr=lr, ema_decay=ema_decay, label_dropout=label_dropout, kind=kind, seed=seed,
+        )  # fmt: skip
+        file = StateFile(checkpoint, of)
+        state = team.told(file.load() if team.leads else None)
 
-    device = torch.device(device) if device else best_device()
-    net.to(device, memory_format=torch.channels_last).train()
-    images = images.to(device)
-    labels = labels.to(device) if labels is not None else None
-    generator = torch.Generator(device).manual_seed(seed)  # of data order, t and noise
-    batches = _batches(images, labels, min(batch_size, len(images)), generator)
+    training = Training(net, diffusion, images, labels, team, batch_size, lr, ema_decay, label_dropout, kind, seed)
+    if compile:
+        training.call = torch.compile(training.call)
+    run = training.run
+    run.steps = steps if steps is None else int(steps)
+    say(f"training on {training}")
+    if state is not None:
+        if not training.load_state_dict(state):
+            say(f"its state comes from another kind of device: on {team.device.type}, other random numbers follow")
+        here = f"step {run.step:,}" + (f" of {run.steps:,}" if run.steps is not None else "")
+        left = "nothing is left to do (to train again, give another checkpoint=)" if run.step == run.steps else here
+        say(f"going on from {checkpoint}: {left}")
+    budget = Budget(minutes, run.step) if run.steps is None else None  # a plan that comes from a checkpoint stays
+    saved = None if state is None else run.step
 
-    bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-    precision = mixed_precision(device.type, bf16)
-    optimizer = torch.optim.AdamW(net.parameters(), lr=lr, fused=True)
-    scaler = torch.amp.GradScaler(device.type, enabled=precision == torch.float16)
+    def save() -> str:
+        """Write the state and say where it is. A full disk costs the state, not the training."""
+        nonlocal saved
+        if file is None:
+            return "with checkpoint= the same call could go on from here"
+        try:
+            if saved != run.step:
+                file.save(training.state_dict())
+            saved = run.step
+        except OSError as e:
+            say(f"the state of step {run.step:,} could not be written ({e})" + _kept(checkpoint, saved))
+        return "the same call goes on" + (f" from step {saved:,}" if saved else " from the start")
 
-    def mixed_net(x: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
-        with torch.autocast(device.type, dtype=precision, enabled=precision is not None):
-            return net(x, t, y)
-
-    run = Run(net, EMA(net, ema_decay), steps)
-    print(f"training on {device}" + (f" with {precision} products" if precision else ""), flush=True)
-    pending = []  # losses still on the device: reading one makes the host wait for a GPU
-    started = time.perf_counter()
+    saved_at = clock = time.perf_counter()
     try:
         while run.steps is None or run.step < run.steps:
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate(run.step, run.steps, lr)
-            x, y = next(batches)
-            if y is not None:
-                drop = torch.rand(len(y), device=device, generator=generator) < label_dropout
-                y = torch.where(drop, net.num_classes, y)
-            loss = diffusion_loss(mixed_net, diffusion, x, y, kind, generator=generator).mean()
-            optimizer.zero_grad()
-            scaler.scale(loss).backward()
-            scaler.unscale_(optimizer)
-            nn.utils.clip_grad_norm_(net.parameters(), 1.0)
-            scaler.step(optimizer)
-            scaler.update()
-            run.ema.update(net)
-            pending.append(loss.detach())
-            run.step += 1
-
-            if run.steps is None and run.step in (3, 3 + MEASURED):  # 3: the first steps are slower, they don't count
-                pending[-1].item()  # wait for the device
-                spent = run.seconds + time.perf_counter() - started  # in training steps, without what `watch` takes
-                if run.step == 3:
-                    measured_from = spent
-                else:
-                    pace = (spent - measured_from) / MEASURED  # seconds a step
-                    run.steps = run.step + max(0, round((minutes * 60 - spent) / pace))
-                    print(f"{1 / pace:.1f} steps/s: {minutes:g} minutes are {run.steps:,} steps", flush=True)
-            if run.step % report_every == 0 or run.step == run.steps:
-                value = torch.stack(pending).mean().item()
-                pending.clear()
-                run.seconds += time.perf_counter() - started
-                run.losses.append((run.step, value))
-                if not math.isfinite(value):
-                    raise FloatingPointError(
-                        f"the loss is {value} at step {run.step}; the last finite one was "
-                        f"{run.losses[-2][1] if len(run.losses) > 1 else None}. Try a smaller lr than {lr:g}."
-                    )
+            with unbroken():
+                training.step(learning_rate(run.step, run.steps, lr))
+                report = run.step % report_every == 0
+                if budget and (
+                    report or run.steps is None and run.step % (1 if team.device.type == "cpu" else 10) == 0
+                ):
+                    run.unread[-1].item()  # wait for the device (on a CPU there is nothing to wait for)
+                    spent = run.seconds + time.perf_counter() - clock
+                    plan = team.told(budget.plan(run.step, spent, run.steps) if team.leads else None)
+                    if plan != run.steps:
+                        instead = f" now, not {run.steps:,}" if run.steps else ""
+                        say(f"{1 / budget.pace:.1f} steps/s: {minutes:g} minutes are {plan:,} steps{instead}")
+                    run.steps = plan
+                report = report or run.step == run.steps
+                if report:
+                    problem = training.read_losses()
+                    if problem:
+                        raise FloatingPointError(f"{problem} Try a smaller lr than {lr:g}.{_kept(checkpoint, saved)}")
+                run.seconds += time.perf_counter() - clock
+                clock = time.perf_counter()
+            if report and team.leads:
                 if watch is not None:
                     watch(run)
-                started = time.perf_counter()
+                if file and (run.step == run.steps or time.perf_counter() - saved_at >= 60 * save_minutes):
+                    with unbroken():
+                        save()
+                    saved_at = time.perf_counter()
+                clock = time.perf_counter()
     except KeyboardInterrupt:
-        print(f"stopped after {run.step} steps: the networks in the result are usable as they are")
+        say(f"stopped after {run.step:,} steps: the networks in the result are usable as they are, and {save()}")
     net.eval()
     return run
 
@@ -210,67 +184,49 @@ def learning_rate(step: int, steps: int | None, peak: float) -> float:
     return peak * 0.5 * (1 + math.cos(math.pi * (step - WARMUP) / (steps - WARMUP)))
 
 
-def _batches(images: Tensor, labels: Tensor | None, size: int, generator: torch.Generator):
-    """Shuffled batches for ever: every image once before any comes again (but for the last, partial batch)."""
-    while True:
-        order = torch.randperm(len(images), device=images.device, generator=generator)
-        for rows in order[: len(images) // size * size].split(size):
-            yield to_unit_range(images[rows]), None if labels is None else labels[rows]
-
-
-def save_checkpoint(path: str | Path, net: UNet, diffusion: GaussianDiffusion, **about) -> None:
-    """Write path.safetensors (weights and betas) and path.json (everything needed to use them, and `about`).
-
-    Both are written whole under another name and then renamed, so that a reader never meets half of one and a full
-    disk leaves the checkpoint that was there before.
-    """
-    path = _without_suffix(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    tensors = {name: value.detach().cpu().contiguous() for name, value in net.state_dict().items()}
-    tensors["betas"] = diffusion.schedule.beta[1:].contiguous()
-    about = dict(network=net.arguments, predicts=diffusion.predicts, variance=diffusion.variance, **about)
-    contents = {
-        path.with_name(path.name + ".safetensors"): save(tensors),
-        path.with_name(path.name + ".json"): json.dumps(about, indent=2).encode(),
-    }
-    partials = {file: file.with_name(file.name + ".partial") for file in contents}
-    for file, content in contents.items():
-        partials[file].write_bytes(content)
-    for file, partial in partials.items():
-        partial.replace(file)
-
-
-def load_checkpoint(path: str | Path, device: torch.device | str | None = None) -> tuple[UNet, GaussianDiffusion, dict]:
-    """Read what `save_checkpoint` wrote: the network in evaluation mode, its diffusion, and the JSON.
-
-    Nothing in the files is executed.
-    raises FileNotFoundError if there is none at `path`; ValueError if the files are not such a checkpoint
-    """
-    path = _without_suffix(path)
-    weights, facts = (path.with_name(path.name + suffix) for suffix in (".safetensors", ".json"))
-    for file in (weights, facts):
-        if not file.is_file():
-            raise FileNotFoundError(f"no checkpoint at {path}: {file.name} is missing")
+@contextmanager
+def unbroken() -> Iterator[None]:
+    """Let a step end when the stop button is pressed in the middle of it: KeyboardInterrupt comes afterwards."""
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(before):
+        yield  # no interrupt arrives here
+        return
+    pressed = []
+    signal.signal(signal.SIGINT, lambda *_: pressed.append(True))
     try:
-        about = json.loads(facts.read_text())
-        tensors = load_file(weights)
-        diffusion = GaussianDiffusion(Schedule(tensors.pop("betas")), about["predicts"], about["variance"])
-        net = UNet(**about["network"])
-        net.load_state_dict(tensors)
-    except (ValueError, LookupError, TypeError, RuntimeError, OSError, safetensors.SafetensorError) as e:
-        raise ValueError(f"{path} is not a checkpoint of this course, or is damaged: {e}") from e
-    return net.eval().to(device or best_device(), memory_format=torch.channels_last), diffusion, about
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if pressed:
+        before(signal.SIGINT, None)
 
 
-def _without_suffix(path: str | Path) -> Path:
-    """The name both files share; "lr0.004" has no suffix to lose, so `Path.with_suffix` will not do."""
-    path = Path(path)
-    return path.with_suffix("") if path.suffix in (".safetensors", ".json") else path
+def _check(net: nn.Module, images: Tensor, labels: Tensor | None, minutes: float | None, steps: int | None) -> None:
+    if (minutes is None) == (steps is None):
+        raise ValueError("give either minutes or steps")
+    if images.dtype != torch.uint8 or images.ndim != 4:
+        raise ValueError(f"images must be uint8 with shape (N, C, H, W), got {images.dtype} {tuple(images.shape)}")
+    if len(images) == 0:
+        raise ValueError("there are no images to train on")
+    if labels is not None and getattr(net, "num_classes", None) is None:
+        raise ValueError("labels were given, but the network has no classes: build it with num_classes=...")
+    if labels is not None and labels.shape != images.shape[:1]:
+        raise ValueError(f"labels must have shape ({len(images)},), one an image; got {tuple(labels.shape)}")
 
 
-def load_pretrained(device: torch.device | str | None = None) -> tuple[UNet, GaussianDiffusion, dict]:
-    """The bundled checkpoint: a class-conditional network for Fashion-MNIST. See `load_checkpoint`."""
-    return load_checkpoint(ASSETS / "fashion_unet", device)
+def _description(net: nn.Module) -> str:
+    """What tells a network from others, whatever its weights: its class, its size, and a digest of its make."""
+    shapes = {name: (tuple(value.shape), str(value.dtype)) for name, value in net.state_dict().items()}
+    make = hashlib.sha256(repr((getattr(net, "arguments", None), shapes)).encode()).hexdigest()
+    return f"{type(net).__name__} of {sum(p.numel() for p in net.parameters()):,} weights, {make[:12]}"
+
+
+def _kept(checkpoint: str | Path | None, step: int | None) -> str:
+    return f" {checkpoint} holds the state of step {step:,}." if step is not None else ""
+
+
+def _nothing(*args) -> None:
+    """What the processes print that do not lead."""
 
 
 def main() -> None:
@@ -289,10 +245,15 @@ def main() -> None:
     parser.add_argument("--T", type=int, default=1000)
     parser.add_argument("--predicts", choices=["noise", "x0", "v"], default="v")
     parser.add_argument("--kind", choices=["l2", "l1", "huber"], default="l2", help="of the loss")
-    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--batch-size", type=int, default=64, help="of all processes together")
     parser.add_argument("--lr", type=float, default=4e-3)
     parser.add_argument("--ema", type=float, default=0.995)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--compile", action="store_true", help="train through torch.compile")
+    parser.add_argument(
+        "--checkpoint", type=Path, help="file for the state of the training; goes on from it if it exists"
+    )
+    parser.add_argument("--save-minutes", type=float, default=1.0, help="how often that file is written")
     parser.add_argument("--out", type=Path, required=True, help="without suffix")
     args = parser.parse_args()
 
@@ -308,15 +269,25 @@ def main() -> None:
         if len(run.losses) % 20 == 1 or run.step == run.steps:
             print(f"step {run.step:,}: loss {run.losses[-1][1]:.4f}, {run.seconds:.0f} s", flush=True)
 
-    run = train(
-        net, diffusion, images, labels if classes else None, minutes=args.minutes, steps=args.steps,
-        batch_size=args.batch_size, lr=args.lr, ema_decay=args.ema, kind=args.kind, seed=args.seed, watch=report,
-    )  # fmt: skip
-    save_checkpoint(
-        args.out, run.ema.net, diffusion, schedule=f"{args.schedule}, T={args.T}", data=args.data,
-        images_shape=list(images.shape), command="python -m ddpm_course.training " + shlex.join(sys.argv[1:]),
-        steps=run.step, seconds=round(run.seconds), loss=run.losses[-1][1] if run.losses else None,
-    )  # fmt: skip
+    try:
+        run = train(
+            net, diffusion, images, labels if classes else None, minutes=args.minutes, steps=args.steps,
+            batch_size=args.batch_size, lr=args.lr, ema_decay=args.ema, kind=args.kind, seed=args.seed,
+            compile=args.compile, checkpoint=args.checkpoint, save_minutes=args.save_minutes, watch=report,
+        )  # fmt: skip
+    except (ValueError, FloatingPointError) as e:
+        sys.exit(f"{e}")
+    if not Team.join().leads:
+        return
+    try:
+        save_checkpoint(
+            args.out, run.ema.net, diffusion, schedule=f"{args.schedule}, T={args.T}", data=args.data,
+            images_shape=list(images.shape), command="python -m ddpm_course.training " + shlex.join(sys.argv[1:]),
+            steps=run.step, seconds=round(run.seconds), loss=run.losses[-1][1] if run.losses else None,
+        )  # fmt: skip
+    except OSError as e:
+        again = f": make room and repeat the command, it goes on from {args.checkpoint}" if args.checkpoint else ""
+        sys.exit(f"the network could not be saved ({e}){again}")
 
 
 if __name__ == "__main__":

@@ -1,86 +1,57 @@
-"""The network: a small U-Net that is told t and, if you like, a class (lesson 04).
+"""The network: a U-Net that is told t and, if you like, a class (lesson 04).
 
 It works on patches of 2x2 pixels: space-to-depth at the input and its inverse at the output leave a
 quarter of the positions to convolve, which on a CPU is most of the cost. Attention sits at the lowest
-resolution. Linear projections inside attention carry no bias: a key's bias cancels in the softmax, so its
-gradient is rounding noise, which Adam would amplify.
+resolution. Both are keywords of `UNet`, and so is every other choice that lesson 04 builds and compares;
+the blocks themselves are in blocks.py.
 """
 
-import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from .blocks import (
+    GROUPS,
+    Attention,
+    ResidualBlock,
+    StandardisedConv2d,
+    downsampling,
+    sinusoidal_embedding,
+    upsampling,
+)
 
-def sinusoidal_embedding(t: Tensor, dim: int, max_period: float = 10_000.0) -> Tensor:
-    """Codes for t made of sines and cosines over the feature axis (Vaswani et al., 2017, section 3.5).
-
-    t:       (B,) integers, about 0…1000: the frequencies run from 1 down to 1/max_period
-    dim:     number of features, even
-    returns  (B, dim) float32, cosines first; different for every t
-    raises   ValueError if dim is odd
-    """
-    if dim % 2:
-        raise ValueError(f"dim must be even (half sines, half cosines), got {dim}")
-    frequencies = torch.exp(-math.log(max_period) * torch.arange(dim // 2, device=t.device) / (dim // 2))
-    angles = t[:, None].float() * frequencies  # (B, dim/2)
-    return torch.cat([angles.cos(), angles.sin()], dim=1)
-
-
-class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions around a skip; time and class scale and shift the second normalisation."""
-
-    def __init__(self, c_in: int, c_out: int, embedding: int, dropout: float = 0.0):
-        super().__init__()
-        self.norm1 = nn.GroupNorm(8, c_in)
-        self.conv1 = nn.Conv2d(c_in, c_out, 3, padding=1)
-        self.scale_shift = nn.Linear(embedding, 2 * c_out)
-        self.norm2 = nn.GroupNorm(8, c_out)
-        self.dropout = nn.Dropout(dropout)
-        self.conv2 = nn.Conv2d(c_out, c_out, 3, padding=1)
-        self.skip = nn.Conv2d(c_in, c_out, 1) if c_in != c_out else nn.Identity()
-        nn.init.zeros_(self.conv2.weight)  # the block starts as its skip: deep stacks then train from the first step
-        nn.init.zeros_(self.conv2.bias)
-
-    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
-        h = self.conv1(F.silu(self.norm1(x)))  # (B, c_out, H, W)
-        scale, shift = self.scale_shift(embedding)[:, :, None, None].chunk(2, dim=1)  # (B, c_out, 1, 1) each
-        h = F.silu(self.norm2(h) * (1 + scale) + shift)
-        return self.skip(x) + self.conv2(self.dropout(h))
-
-
-class Attention(nn.Module):
-    """Self-attention over the positions of a feature map, with a skip around it."""
-
-    def __init__(self, channels: int, heads: int):
-        super().__init__()
-        self.heads = heads
-        self.norm = nn.GroupNorm(8, channels)
-        self.qkv = nn.Conv2d(channels, 3 * channels, 1, bias=False)
-        self.out = nn.Conv2d(channels, channels, 1, bias=False)
-        nn.init.zeros_(self.out.weight)
-
-    def forward(self, x: Tensor) -> Tensor:
-        height = x.shape[2]
-        q, k, v = rearrange(self.qkv(self.norm(x)), "b (three n d) h w -> three b n (h w) d", three=3, n=self.heads)
-        h = F.scaled_dot_product_attention(q, k, v)  # (B, heads, H*W, channels/heads)
-        return x + self.out(rearrange(h, "b n (h w) d -> b (n d) h w", h=height))
+CHOICES = {  # what the keywords that name a kind can be
+    "conv": ("plain", "standardised"),
+    "time": ("scale_shift", "add"),
+    "downsample": ("strided", "space_to_depth"),
+    "upsample": ("nearest", "transposed"),
+    "middle": ("full", "linear", None),
+    "attention": ("full", "linear", None),
+}
 
 
 class UNet(nn.Module):
     """net(x, t, y=None): the shape of x in, the shape of x out.
 
-    channels:     of the images
-    widths:       channels of each level; a level has half the resolution of the one above
-    blocks:       residual blocks a level, each way
-    patch:        side of the pixel patches at the input: 1 or 2
-    num_classes:  None, or the number of classes; label num_classes is then the null class, and y=None means all null
-    dropout:      inside the residual blocks
-    heads:        of the attention at the lowest resolution
-    raises        ValueError if a width does not divide into 8 groups and `heads` heads
+    channels:       of the images
+    widths:         channels of each level; a level has half the resolution of the one above
+    blocks:         residual blocks a level, each way (one more on the way up)
+    patch:          side of the pixel patches at the input: 1 for none
+    num_classes:    None, or how many classes; label num_classes is then the null class, and y=None means all null
+    dropout:        inside the residual blocks
+    heads:          of every attention
+    conv:           in the residual blocks: "plain", or "standardised" weights
+    time:           how a block hears of t and y: "scale_shift" of its second normalisation, or "add" before it
+    attention:      after the residual blocks of each level: "full", "linear" or None, one a level; default none
+    middle:         the attention at the lowest resolution, between two blocks: "full", "linear" or None
+    downsample:     "strided" convolution, or "space_to_depth" and a 1x1 convolution
+    upsample:       "nearest" neighbour and a 3x3 convolution, or "transposed" convolution
+    self_condition: take x_self, an earlier estimate of x_0, as further input channels (Chen et al., 2022)
+    raises          ValueError for another kind, or a width that does not divide into 8 groups and `heads` heads
     """
 
     def __init__(
@@ -93,16 +64,29 @@ class UNet(nn.Module):
         num_classes: int | None = None,
         dropout: float = 0.0,
         heads: int = 4,
+        conv: str = "plain",
+        time: str = "scale_shift",
+        attention: Sequence[str | None] | None = None,
+        middle: str | None = "full",
+        downsample: str = "strided",
+        upsample: str = "nearest",
+        self_condition: bool = False,
     ):
         super().__init__()
         widths = tuple(widths)
-        if any(w % 8 for w in widths) or widths[-1] % heads:
-            raise ValueError(f"widths must be multiples of 8, the last one also of heads={heads}; got {widths}")
+        attention = (None,) * len(widths) if attention is None else tuple(attention)
+        _check_arguments(widths, patch, heads, attention, conv, time, middle, downsample, upsample)
         self.arguments = dict(  # what it takes to build this network again: goes into a checkpoint
             channels=channels, widths=widths, blocks=blocks, patch=patch, num_classes=num_classes, dropout=dropout,
             heads=heads,
         )  # fmt: skip
-        self.channels, self.patch, self.num_classes = channels, patch, num_classes
+        choices = dict(  # the rest goes there only where it is not the default, so that older code reads it too
+            conv=(conv, "plain"), time=(time, "scale_shift"), attention=(attention, (None,) * len(widths)),
+            middle=(middle, "full"), downsample=(downsample, "strided"), upsample=(upsample, "nearest"),
+            self_condition=(self_condition, False),
+        )  # fmt: skip
+        self.arguments |= {name: value for name, (value, default) in choices.items() if value != default}
+        self.channels, self.patch, self.num_classes, self.self_condition = channels, patch, num_classes, self_condition
         self.divisor = patch * 2 ** (len(widths) - 1)  # image sides must be multiples of this
 
         first, last = widths[0], widths[-1]
@@ -110,61 +94,86 @@ class UNet(nn.Module):
         self.time = nn.Sequential(nn.Linear(embedding, embedding), nn.SiLU(), nn.Linear(embedding, embedding))
         self.label = nn.Embedding(num_classes + 1, embedding) if num_classes is not None else None
 
-        self.stem = nn.Conv2d(channels * patch**2, first, 3, padding=1)
+        def block(c_in: int, c_out: int) -> ResidualBlock:
+            kind = StandardisedConv2d if conv == "standardised" else nn.Conv2d
+            return ResidualBlock(c_in, c_out, embedding, dropout, time=time, conv=kind)
+
+        self.stem = nn.Conv2d((1 + self_condition) * channels * patch**2, first, 3, padding=1)
         skips = [first]  # channels of every feature map that the way up will read again
         self.down = nn.ModuleList()
         width = first
         for level, w in enumerate(widths):
             for _ in range(blocks):
-                self.down.append(ResidualBlock(width, w, embedding, dropout))
+                self.down.append(block(width, w))
+                if attention[level]:
+                    self.down.append(Attention(w, heads, attention[level]))
                 width = w
                 skips.append(width)
             if level < len(widths) - 1:
-                self.down.append(nn.Conv2d(width, width, 3, stride=2, padding=1))
+                self.down.append(downsampling(downsample, width))
                 skips.append(width)
 
-        self.middle1 = ResidualBlock(last, last, embedding, dropout)
-        self.attention = Attention(last, heads)
-        self.middle2 = ResidualBlock(last, last, embedding, dropout)
+        self.middle1 = block(last, last)
+        self.attention = Attention(last, heads, middle) if middle else nn.Identity()
+        self.middle2 = block(last, last)
 
         self.up = nn.ModuleList()
         for level, w in reversed(list(enumerate(widths))):
             for _ in range(blocks + 1):
-                self.up.append(ResidualBlock(width + skips.pop(), w, embedding, dropout))
+                self.up.append(block(width + skips.pop(), w))
+                if attention[level]:
+                    self.up.append(Attention(w, heads, attention[level]))
                 width = w
             if level:
-                self.up.append(nn.Sequential(nn.Upsample(scale_factor=2), nn.Conv2d(width, width, 3, padding=1)))
+                self.up.append(upsampling(upsample, width))
 
-        self.norm = nn.GroupNorm(8, first)
+        self.norm = nn.GroupNorm(GROUPS, first)
         self.out = nn.Conv2d(first, channels * patch**2, 3, padding=1)
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
 
-    def forward(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
-        """x (B, C, H, W) noisy images, t (B,) integers in 1…T, y (B,) labels or None -> (B, C, H, W)."""
-        self._check(x, t, y)
+    def forward(self, x: Tensor, t: Tensor, y: Tensor | None = None, x_self: Tensor | None = None) -> Tensor:
+        """The network's estimate of its target.
+
+        x:       (B, C, H, W) noisy images
+        t:       (B,) integers in 1…T
+        y:       (B,) labels, or None
+        x_self:  (B, C, H, W) an earlier estimate of x_0, read within [-1, 1]; None means zeros
+        returns  (B, C, H, W)
+        """
+        self._check(x, t, y, x_self)
         emb = self.time(sinusoidal_embedding(t, self.time[0].in_features))  # (B, embedding)
         if self.label is not None:
             emb = emb + self.label(torch.full_like(t, self.num_classes) if y is None else y)
         emb = F.silu(emb)
 
+        if self.self_condition:
+            x = torch.cat([x, torch.zeros_like(x) if x_self is None else x_self.clamp(-1, 1)], dim=1)  # (B, 2C, H, W)
         h = rearrange(x, "b c (h p) (w q) -> b (c p q) h w", p=self.patch, q=self.patch)
         h = self.stem(h)  # (B, widths[0], H/patch, W/patch)
         skips = [h]
         for layer in self.down:
             h = layer(h, emb) if isinstance(layer, ResidualBlock) else layer(h)
-            skips.append(h)
+            if isinstance(layer, Attention):
+                skips[-1] = h  # it completes the block before it
+            else:
+                skips.append(h)
         h = self.middle2(self.attention(self.middle1(h, emb)), emb)
         for layer in self.up:
             h = layer(torch.cat([h, skips.pop()], dim=1), emb) if isinstance(layer, ResidualBlock) else layer(h)
         h = self.out(F.silu(self.norm(h)))
         return rearrange(h, "b (c p q) h w -> b c (h p) (w q)", p=self.patch, q=self.patch)
 
-    def _check(self, x: Tensor, t: Tensor, y: Tensor | None) -> None:
+    def _check(self, x: Tensor, t: Tensor, y: Tensor | None, x_self: Tensor | None) -> None:
         if x.ndim != 4 or x.shape[1] != self.channels:
             raise ValueError(f"x must have shape (B, {self.channels}, H, W), got {tuple(x.shape)}")
         if x.shape[2] % self.divisor or x.shape[3] % self.divisor:
-            raise ValueError(f"height and width must be multiples of {self.divisor}, got {tuple(x.shape[2:])}")
+            near = tuple(side + -side % self.divisor for side in x.shape[2:])
+            raise ValueError(
+                f"height and width must be multiples of {self.divisor} (patch {self.patch}, halved "
+                f"{(self.divisor // self.patch).bit_length() - 1} times), got {tuple(x.shape[2:])}: "
+                f"pad or resize the images to {near}, say"
+            )
         if t.shape != x.shape[:1]:
             raise ValueError(f"t must have shape ({len(x)},) to match x's batch of {len(x)}, got {tuple(t.shape)}")
         if t.is_floating_point():
@@ -175,3 +184,65 @@ class UNet(nn.Module):
             raise ValueError(f"y must have shape ({len(x)},) to match x's batch of {len(x)}, got {tuple(y.shape)}")
         if y is not None and y.is_floating_point():
             raise ValueError(f"y must hold integers (torch.int64), got {y.dtype}")
+        if x_self is not None and not self.self_condition:
+            raise ValueError("this network takes no estimate x_self: build it with self_condition=True")
+        if x_self is not None and x_self.shape != x.shape:
+            raise ValueError(f"x_self must have the shape of x, {tuple(x.shape)}, got {tuple(x_self.shape)}")
+
+
+class Row(NamedTuple):
+    """One layer in `layer_table`: its name in the network, its class, shapes in and out, and parameters."""
+
+    name: str
+    layer: str
+    input: tuple[int, ...]
+    output: tuple[int, ...]
+    parameters: int
+
+
+def layer_table(net: nn.Module, *inputs: Tensor) -> list[Row]:
+    """What each layer of a network does to the shape of its input, in the order in which they run.
+
+    net:      any module; its direct children are listed, and the entries of its lists
+    inputs:   what to call it with, net(*inputs)
+    returns   a Row for every layer that runs; parameters of all rows add up to those of the network
+    """
+    layers, rows, hooks = [], [], []
+    for name, child in net.named_children():
+        inside = child.named_children() if isinstance(child, nn.ModuleList) else ()
+        layers += [(f"{name}.{i}", layer) for i, layer in inside] or [(name, child)]
+
+    def record(name: str):
+        def hook(layer: nn.Module, args: tuple, output: Tensor) -> None:
+            parameters = sum(p.numel() for p in layer.parameters())
+            rows.append(Row(name, type(layer).__name__, tuple(args[0].shape), tuple(output.shape), parameters))
+
+        return hook
+
+    training = net.training
+    try:
+        hooks = [layer.register_forward_hook(record(name)) for name, layer in layers]
+        with torch.no_grad():
+            net.eval()(*inputs)
+    finally:
+        net.train(training)
+        for hook in hooks:
+            hook.remove()
+    return rows
+
+
+def _check_arguments(widths, patch, heads, attention, conv, time, middle, downsample, upsample) -> None:
+    for name in ("conv", "time", "middle", "downsample", "upsample"):
+        if locals()[name] not in CHOICES[name]:
+            raise ValueError(f"{name} must be one of {CHOICES[name]}, got {locals()[name]!r}")
+    if len(attention) != len(widths) or any(kind not in CHOICES["attention"] for kind in attention):
+        raise ValueError(
+            f"attention must hold one of {CHOICES['attention']} for each of {len(widths)} levels, got {attention}"
+        )
+    headed = {w for w, kind in zip(widths, attention, strict=True) if kind} | ({widths[-1]} if middle else set())
+    if any(w % GROUPS for w in widths) or any(w % heads for w in headed):
+        raise ValueError(
+            f"widths must be multiples of {GROUPS}, those with attention also of heads={heads}; got {widths}"
+        )
+    if patch < 1:
+        raise ValueError(f"patch must be 1 or more, got {patch}")

@@ -26,7 +26,7 @@ from .editions import (
     student_edition,
 )
 
-SIZE_LIMIT = 500_000  # bytes a file: GitHub shows large notebooks late or not at all
+SIZE_LIMIT = 500 * 1024  # bytes a file: GitHub shows large notebooks late or not at all
 
 
 def verify(root: Path = ROOT) -> list[str]:
@@ -50,7 +50,7 @@ def verify(root: Path = ROOT) -> list[str]:
 
 def _size_fault(path: Path) -> list[str]:
     size = path.stat().st_size
-    return [f"{path.name}: {size / 1000:.0f} kB, more than {SIZE_LIMIT / 1000:.0f}"] if size > SIZE_LIMIT else []
+    return [f"{path.name}: {size / 1024:.0f} KiB, more than {SIZE_LIMIT // 1024}"] if size > SIZE_LIMIT else []
 
 
 def _faults(notebook, lesson: str, root: Path) -> list[str]:

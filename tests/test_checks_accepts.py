@@ -411,5 +411,6 @@ def test_a_right_answer_is_accepted(name, function):
 
 
 def test_every_exercise_has_five_right_answers_and_every_one_is_an_exercise():
-    assert set(RIGHT) == {exercise.name for exercise in checks.EXERCISES}
+    """Those of lessons 00 to 02; each later lesson's stand in tests of its own."""
+    assert set(RIGHT) == {exercise.name for exercise in checks.EXERCISES if exercise.lesson < "03"}
     assert all(len(functions) >= 5 for functions in RIGHT.values())

@@ -1,13 +1,18 @@
 """The checks and the notebooks agree: the same stubs, and every solution passes."""
 
 import json
+import math
 import re
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import nn
 
 from ddpm_course import checks, diffusion
 
@@ -30,7 +35,16 @@ def test_the_stub_is_the_notebooks(exercise):
 
 @pytest.mark.parametrize("exercise", checks.EXERCISES, ids=lambda e: e.name)
 def test_the_solution_passes(exercise):
-    namespace = {"torch": torch, "q_step": diffusion.q_step}
+    namespace = {
+        "math": math,
+        "torch": torch,
+        "F": F,
+        "nn": nn,
+        "rearrange": rearrange,
+        "pairwise": pairwise,
+        "q_step": diffusion.q_step,
+    }
+    namespace |= {other.name: other.reference for other in checks.EXERCISES if other is not exercise}
     exec(cell(exercise, "ex"), namespace)
     assert exercise.check(namespace[exercise.name]).solved
 

@@ -15,12 +15,14 @@ from torch._subclasses.fake_tensor import (
     unset_fake_temporarily,
 )
 
-from ddpm_course import training
+from ddpm_course import training, training_step
+from ddpm_course.data import to_unit_range
+from ddpm_course.devices import mixed_precision
 from ddpm_course.diffusion import GaussianDiffusion, q_posterior, q_sample, q_step
 from ddpm_course.losses import diffusion_loss
 from ddpm_course.samplers import ancestral_steps, ddim_steps, guided, sample
 from ddpm_course.schedules import cosine_schedule
-from ddpm_course.training import EMA, mixed_precision
+from ddpm_course.training_step import EMA, Batches
 from ddpm_course.unet import UNet
 
 
@@ -106,11 +108,21 @@ def test_network_and_loss_stay_on_the_gpu(on_fake_cuda, kind):
     with on_fake_cuda() as diffusion:
         net = UNet(num_classes=10, dropout=0.1)
         images = torch.randint(0, 256, (4, 1, 28, 28), dtype=torch.uint8)
-        x0 = training.to_unit_range(images)
+        x0 = to_unit_range(images)
         for y in (None, torch.randint(0, 11, (4,))):
             loss = diffusion_loss(net, diffusion, x0, y, kind)
             assert_on_cuda(loss)
             assert loss.shape == (4,)
+
+
+def test_every_block_and_self_conditioning_stay_on_the_gpu(on_fake_cuda):
+    choices = dict(conv="standardised", time="add", middle="linear", downsample="space_to_depth", upsample="transposed")
+    with on_fake_cuda() as diffusion:
+        net = UNet(num_classes=10, self_condition=True, attention=("linear", "full"), **choices)
+        x0, y = torch.randn(4, 1, 28, 28), torch.randint(0, 10, (4,))
+        assert_on_cuda(diffusion_loss(net, diffusion, x0, y))
+        for step in ddim_steps(guided(net, 2.0), diffusion, (2, 1, 28, 28), 3, y=y[:2]):
+            assert_on_cuda(step.x, step.x0)
 
 
 @pytest.mark.parametrize("variance", ["small", "large"])
@@ -135,10 +147,11 @@ def test_moving_average_and_batches_stay_on_the_gpu(on_fake_cuda):
         ema = EMA(net)
         ema.update(net)
         assert_on_cuda(*ema.net.parameters())
-        batches = training._batches(torch.zeros(10, 1, 8, 8, dtype=torch.uint8), torch.zeros(10).long(), 4, None)
+        images, batches = torch.zeros(10, 1, 8, 8, dtype=torch.uint8), Batches(10, 4, "cuda", None)
         for _ in range(3):
-            x, y = next(batches)
-            assert_on_cuda(x, y)
+            rows = next(batches)
+            x = to_unit_range(images[rows])
+            assert_on_cuda(rows, x)
             assert x.shape == (4, 1, 8, 8) and x.dtype == torch.float32
 
 
@@ -178,6 +191,15 @@ def test_nothing_waits_in_loss_backward_clipping_or_moving_average(ready):
         ema.update(net)
 
     assert pulls(step) == []
+
+
+def test_nothing_waits_in_self_conditioning(ready):
+    _, diffusion, x, y = ready
+    net = UNet(num_classes=10, self_condition=True)
+    assert pulls(lambda: diffusion_loss(net, diffusion, x, y).mean().backward()) == []
+    steps = ddim_steps(net, diffusion, (4, 1, 28, 28), 4, y=y)
+    next(steps)
+    assert pulls(lambda: sample(steps, progress=False)) == []
 
 
 def test_nothing_waits_in_a_sampling_step(ready):
@@ -244,7 +266,7 @@ def test_a_t4s_emulated_bf16_is_not_asked_for(monkeypatch):
         raise Stop
 
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", supported)
-    monkeypatch.setattr(training, "mixed_precision", stop)
+    monkeypatch.setattr(training_step, "mixed_precision", stop)
     monkeypatch.setattr(torch, "Generator", lambda device: _NoGenerator())
     images, diffusion = torch.zeros(4, 1, 8, 8, dtype=torch.uint8), GaussianDiffusion(cosine_schedule())
     with FakeTensorMode(allow_non_fake_inputs=True), pytest.raises(Stop):
@@ -286,7 +308,7 @@ def test_training_in_half_precision_follows_float32(monkeypatch, precision):
     exact_norms = norms[:10]
     for record in (scales, norms, seen):
         record.clear()
-    monkeypatch.setattr(training, "mixed_precision", lambda device_type, bf16: precision)
+    monkeypatch.setattr(training_step, "mixed_precision", lambda device_type, bf16: precision)
     half = run()
     assert seen == {precision}
     assert set(scales) == ({1.0} if precision == torch.bfloat16 else {65536.0})

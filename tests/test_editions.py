@@ -237,7 +237,7 @@ FAULTS = {  # a change to the source's cells or notebook, and what is said of it
     "html": (lambda nb, c: _set(c["hints-7-1"], source='<img src="assets/a.png">'), "cannot work from every folder"),
     "lesson": (lambda nb, c: _set(c["hints-7-1"], source="[next](08_none.ipynb)"), "08_none.ipynb, which does not"),
     "page": (lambda nb, c: _set(c["hints-7-1"], source=f"[s]({editions.page('notebooks/no')})"), "notebooks/no, which"),
-    "size": (lambda nb, c: _output(c["bar"], **{"image/png": "A" * 600_000}), "kB, more than 500"),
+    "size": (lambda nb, c: _output(c["bar"], **{"image/png": "A" * 600_000}), "KiB, more than 500"),
 }
 
 
@@ -402,7 +402,7 @@ def test_setup_says_why_it_could_not_install(colab):
     done = run_setup(content, site)
     assert "no route to host" in done.stdout
     assert done.stderr.strip().splitlines()[-1] == (
-        "RuntimeError: The course could not be installed. Is there a network? Run this cell again."
+        "RuntimeError: The course could not be installed. Is there a network? Try again."
     )
 
 

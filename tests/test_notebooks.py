@@ -33,7 +33,8 @@ def printed(cell) -> str:
 
 
 def test_the_lessons_are_there():
-    assert [name[:2] for name in LESSONS] == [f"{n:02d}" for n in range(len(LESSONS))] and LESSONS
+    numbers = [name[:2] for name in LESSONS]
+    assert len(set(numbers)) == len(numbers) and set(numbers) >= {"00", "01", "02"}
 
 
 def test_what_is_committed_is_sound():

@@ -157,8 +157,9 @@ def test_make_lab_sets_up_once_copies_and_opens(fresh):
 def test_make_test_sets_up_once_and_serves_lab_too(fresh):
     _, make = fresh
     install = "-m pip install -e .[test] -r requirements.txt"
-    assert make("test")[1] == ["-m venv .venv", install, "-m pytest"]
-    assert make("test", "TEST_ARGS=-x")[1] == ["-m pytest -x"]
+    pytest_runs = "-m pytest -n auto --maxprocesses 4 --dist worksteal"
+    assert make("test")[1] == ["-m venv .venv", install, pytest_runs]
+    assert make("test", "TEST_ARGS=-x")[1] == [f"{pytest_runs} -x"]
     assert make("notebooks", "LESSONS=00 02")[1] == ["-m ddpm_course.editions build 00 02"]
     assert not any("pip" in call for call in make("lab")[1])
 

@@ -1,5 +1,6 @@
 """The samplers: step for step against diffusers, against each other, and in distribution with the exact oracle."""
 
+import gc
 import math
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 from diffusers import DDIMScheduler, DDPMScheduler
 
 from ddpm_course.diffusion import GaussianDiffusion, q_posterior
-from ddpm_course.samplers import ancestral_steps, ddim_steps, guided, sample, spaced_timesteps
+from ddpm_course.samplers import ancestral_steps, ddim_steps, generate, guided, sample, spaced_timesteps
 from ddpm_course.schedules import cosine_schedule, linear_schedule
 from ddpm_course.toy import Mixture, bimodal, oracle, ring
 from ddpm_course.unet import UNet
@@ -363,6 +364,44 @@ def test_what_does_not_fit_is_named():
 
 
 # ---- guidance ----
+
+
+def test_chunks_hold_the_same_samples_as_one_batch():
+    """7 samples, 3 at a time: the same generator hands out the same noise, whatever the chunk; labels go with them."""
+    diffusion = GaussianDiffusion(cosine_schedule(100), "v")
+    seen = []
+
+    def net(x, t, y):
+        seen.append((len(x), y.tolist()))
+        return network(x, t) + 0.1 * y[:, None, None, None]
+
+    y, shape = torch.arange(7), (7, 1, 4, 4)
+    chunked = generate(net, diffusion, shape, 5, y=y, chunk=3, generator=seeded(0), progress=False)
+    assert [size for size, _ in seen] == [3] * 5 + [3] * 5 + [1] * 5
+    assert [labels for _, labels in seen][::5] == [[0, 1, 2], [3, 4, 5], [6]]
+    whole = sample(ddim_steps(net, diffusion, shape, 5, y=y, generator=seeded(0)), progress=False)
+    assert (chunked - whole).abs().max() < 1e-6  # eta = 0: x_T is all the noise there is, drawn in order
+    noisy = generate(net, diffusion, shape, 5, y=y, sampler=ddim_steps, eta=1.0, generator=seeded(0), progress=False)
+    assert (noisy - whole).abs().max() > 0.01
+
+
+def test_generate_names_what_does_not_fit():
+    diffusion = GaussianDiffusion(cosine_schedule(100), "v")
+    with pytest.raises(ValueError, match="chunk must be at least 1, got 0"):
+        generate(network, diffusion, (2, 1, 4, 4), 5, chunk=0)
+    with pytest.raises(ValueError, match="one label for each of the 2 samples, got 3"):
+        generate(network, diffusion, (2, 1, 4, 4), 5, y=torch.arange(3))
+
+
+def test_memory_does_not_grow_with_the_number_of_steps():
+    """As many tensors of the data's shape are alive after 40 steps as after 3: no step keeps those before it."""
+    diffusion = GaussianDiffusion(cosine_schedule(100), "v")
+    alive = {}
+    for step in ddim_steps(network, diffusion, (4, 1, 8, 8), 40, generator=seeded(0)):
+        if step.i in (3, 40):
+            gc.collect()
+            alive[step.i] = sum(type(o) is torch.Tensor and o.shape == step.x.shape for o in gc.get_objects())
+    assert 0 < alive[40] <= alive[3]
 
 
 def conditional_net():

@@ -13,13 +13,15 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from ddpm_course import training
-from ddpm_course.data import ASSETS, load_images, to_unit_range
+from ddpm_course import checkpoints, training, training_step
+from ddpm_course.budgets import Budget
+from ddpm_course.data import ASSETS, load_images
 from ddpm_course.diffusion import GaussianDiffusion
 from ddpm_course.metrics import classify, frechet_distance
 from ddpm_course.samplers import ancestral_steps, ddim_steps, sample
 from ddpm_course.schedules import cosine_schedule, linear_schedule
 from ddpm_course.training import EMA, learning_rate, load_checkpoint, load_pretrained, save_checkpoint, train
+from ddpm_course.training_step import Batches
 from ddpm_course.unet import UNet
 
 
@@ -119,18 +121,28 @@ def test_the_rate_is_the_optimizers(monkeypatch):
 
 
 class Clock:
-    """A clock that a step moves by `pace` seconds and `watch` by `pause`."""
+    """A clock that each step moves by `pace(step)` seconds; `watch` and others may move it too."""
 
     def __init__(self, monkeypatch, pace):
-        self.now = 1000.0
+        self.now, self.start, self.steps = 1000.0, 1000.0, 0
         monkeypatch.setattr(training.time, "perf_counter", lambda: self.now)
+        monkeypatch.setattr(training_step, "diffusion_loss", self.no_work)
         update = EMA.update
 
         def ticking(ema, net):
             update(ema, net)
-            self.now += pace
+            self.steps += 1
+            self.now += pace(self.steps)
 
         monkeypatch.setattr(EMA, "update", ticking)
+
+    @staticmethod
+    def no_work(net, diffusion, x0, *args, **kwargs):
+        return next(net.inner.parameters()).sum() * torch.ones(len(x0))
+
+
+def tiny_net():
+    return torch.nn.Conv2d(1, 1, 1)
 
 
 def test_steps_are_steps(capsys):
@@ -144,26 +156,104 @@ def test_steps_are_steps(capsys):
 @pytest.mark.parametrize("report_every", [25, 4])
 def test_minutes_buy_steps_at_the_measured_pace(monkeypatch, capsys, report_every):
     """A step takes 0.5 s and a preview 30 s on a clock made for it: a minute is 120 steps, previews come on top."""
-    clock = Clock(monkeypatch, pace=0.5)
+    clock = Clock(monkeypatch, lambda step: 0.5)
 
     def preview(run):
         clock.now += 30
 
-    run = short(minutes=1, report_every=report_every, watch=preview)
+    run = short(tiny_net(), minutes=1, report_every=report_every, watch=preview)
     assert run.steps == run.step == 120
     assert abs(run.seconds - 60) < 1e-6
-    assert "2.0 steps/s: 1 minutes are 120 steps" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "2.0 steps/s: 1 minutes are 120 steps\n" in out and out.count("steps/s") == 1
 
 
-def test_a_budget_shorter_than_the_measuring_ends_with_it(monkeypatch):
-    Clock(monkeypatch, pace=10.0)
-    run = short(minutes=0.5)
-    assert run.step == run.steps == 3 + training.MEASURED and run.losses[-1][0] == run.step
+HICCUPS = {
+    "the first steps are slow": lambda step: 3.0 if step <= 3 else 0.1,
+    "a hiccup in the first seconds": lambda step: 4.0 if step in (5, 6) else 0.1,
+    "busy for as long as the measuring lasts": lambda step: 0.5 if step < 40 else 0.1,
+    "quiet at first, then slow": lambda step: 0.1 if step < 150 else 0.2,
+    "slower and slower": lambda step: 0.1 * (1 + step / 1000),
+    "slow at the end": lambda step: 0.1 if step < 1500 else 0.3,
+    "every fifth step is slow": lambda step: 0.6 if step % 5 == 0 else 0.1,
+    "faster in the end": lambda step: 0.2 if step < 500 else 0.1,
+    "a pause in the middle": lambda step: 30.0 if step == 1000 else 0.1,
+    "steps of two seconds": lambda step: 2.0,
+    "a fast machine": lambda step: 0.001 if step < 100_000 else 0.0012,
+}
+
+
+@pytest.mark.parametrize("every", [1, 10], ids=["a CPU", "a GPU, waited for every ten steps"])
+@pytest.mark.parametrize("pace", HICCUPS.values(), ids=HICCUPS)
+def test_no_hiccup_ruins_the_plan(pace, every):
+    """Four minutes stay four, to a tenth, whatever the machine does meanwhile; and the plan is never cut off short."""
+    budget, step, spent, steps, cut = Budget(4), 0, 0.0, None, 1.0
+    while steps is None or step < steps:
+        step += 1
+        spent += pace(step)
+        if step % 25 == 0 or steps is None and step % every == 0:
+            before, steps = steps, budget.plan(step, spent, steps)
+            if before and steps != before:
+                cut = min(cut, (steps - step) / step)
+    assert 0.9 * 240 <= spent <= 1.1 * 240
+    assert cut > 0.04  # the rate always has some steps left to fall to 0
+
+
+@pytest.mark.parametrize(
+    "pace, minutes",
+    [(lambda step: 0.5 if step <= 3 else 0.1, 0.1), (lambda step: 4.0 if step in (5, 6) else 0.1, 4)],
+    ids=["slow first steps", "a hiccup"],
+)
+def test_the_first_plan_is_right_already(pace, minutes):
+    """Later looks would mend it; but the rate follows the plan from the start. To one step."""
+    budget, plan, step, spent = Budget(minutes), None, 0, 0.0
+    while plan is None:
+        step += 1
+        spent += pace(step)
+        plan = budget.plan(step, spent, None)
+    assert abs(plan - (step + (60 * minutes - spent) / 0.1)) <= 1
+
+
+def test_the_rate_always_has_some_steps_left_to_fall():
+    """The minutes are over at step 1,800 of 2,400, after a pause of two: a twentieth of the steps comes on top."""
+    budget = Budget(4)
+    for step in range(1, 1776):
+        budget.plan(step, 0.1 * step, 2400)
+    assert budget.plan(1800, 300.0, 2400) == 1890
+
+
+def test_a_changed_plan_is_said_and_followed(monkeypatch, capsys):
+    """Half the speed from step 100 on: the rate follows the new plan down to 0."""
+    Clock(monkeypatch, lambda step: 0.5 if step < 50 else 1.0)
+    rates = []
+    rate = learning_rate
+    monkeypatch.setattr(training, "learning_rate", lambda *how: (rates.append(rate(*how)), rates[-1])[1])
+    run = short(tiny_net(), minutes=4, batch_size=2)
+    assert run.step == run.steps and 216 <= run.seconds <= 264 and rates[-1] < 0.001 * max(rates)
+    out = capsys.readouterr().out
+    assert "2.0 steps/s: 4 minutes are 480 steps\n" in out and " steps now, not 480\n" in out
+
+
+@pytest.mark.parametrize(
+    "pace, minutes, at_most", [(10.0, 0.5, 30), (40.0, 0.5, 40), (1.0, 0.1, 6.1), (0.01, 0.1, 6.1)]
+)
+def test_a_small_budget_is_kept(monkeypatch, pace, minutes, at_most):
+    """Measuring takes a part of it only: a step longer than the budget is the only one."""
+    Clock(monkeypatch, lambda step: pace)
+    run = short(tiny_net(), minutes=minutes, batch_size=2)
+    assert run.seconds <= at_most and run.seconds >= min(at_most, 0.99 * 60 * minutes - pace)
+    assert run.losses[-1][0] == run.step == run.steps
+
+
+def test_measuring_is_bounded_however_fast_the_steps():
+    budget, step = Budget(60), 0
+    while budget.plan(step := step + 1, 1e-6 * step, None) is None:
+        assert step < 600
 
 
 def test_the_mean_loss_is_of_the_steps_since_the_last_report(monkeypatch):
     losses = iter([torch.full((8,), float(i), requires_grad=True) for i in range(1, 9)])
-    monkeypatch.setattr(training, "diffusion_loss", lambda *args, **kwargs: next(losses))
+    monkeypatch.setattr(training_step, "diffusion_loss", lambda *args, **kwargs: next(losses))
     monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", lambda *args: None)
     assert short(steps=8, report_every=3).losses == [(3, 2.0), (6, 5.0), (8, 7.5)]
 
@@ -183,25 +273,37 @@ def test_fast_mode_shortens_every_budget_and_says_so(monkeypatch, capsys, variab
 
 
 def test_every_image_comes_once_an_epoch():
-    """50 images in batches of 10: five batches hold all of them, in a new order each time, labels beside their images."""
-    images = torch.arange(50, dtype=torch.uint8).reshape(50, 1, 1, 1).expand(50, 1, 8, 8)
-    batches = training._batches(images, torch.arange(50), 10, torch.Generator().manual_seed(0))
+    """50 images in batches of 10: five batches hold all of them, in a new order each time."""
+    batches = Batches(50, 10, "cpu", torch.Generator().manual_seed(0))
     orders = []
     for _ in range(3):
-        epoch = list(itertools.islice(batches, 5))
-        order = torch.cat([y for _, y in epoch])
+        order = torch.cat(list(itertools.islice(batches, 5)))
         assert order.sort().values.tolist() == list(range(50))
-        x = torch.cat([x for x, _ in epoch])
-        assert torch.equal(x, to_unit_range(images)[order])
         orders.append(order.tolist())
     assert orders[0] != orders[1] != orders[2]
 
 
 def test_a_partial_batch_is_left_out_and_changes_every_epoch():
-    batches = training._batches(some_images(11), torch.arange(11), 4, torch.Generator().manual_seed(0))
-    seen = [torch.cat([next(batches)[1], next(batches)[1]]).tolist() for _ in range(20)]
+    batches = Batches(11, 4, "cpu", torch.Generator().manual_seed(0))
+    seen = [torch.cat([next(batches), next(batches)]).tolist() for _ in range(20)]
     assert all(len(set(epoch)) == 8 for epoch in seen)
     assert {i for epoch in seen for i in epoch} == set(range(11))
+
+
+def test_images_come_scaled_and_beside_their_labels(monkeypatch):
+    """Image i is all grey level i and its label is i: what the loss is given agrees, in [-1, 1]."""
+    seen = []
+
+    def watched(net, diffusion, x0, y, *args, **kwargs):
+        seen.append((x0, y))
+        return net(x0, kwargs["t"], y).flatten(1).mean(1)
+
+    monkeypatch.setattr(training_step, "diffusion_loss", watched)
+    images = torch.arange(50, dtype=torch.uint8).reshape(50, 1, 1, 1).expand(50, 1, 8, 8)
+    short(small_net(num_classes=50), images, labels=torch.arange(50), steps=5, batch_size=10, label_dropout=0)
+    assert torch.cat([y for _, y in seen]).sort().values.tolist() == list(range(50))
+    for x0, y in seen:
+        assert x0.dtype == torch.float32 and (x0 - (y / 127.5 - 1).reshape(-1, 1, 1, 1)).abs().max() < 1e-6
 
 
 def test_fewer_images_than_a_batch():
@@ -402,23 +504,20 @@ def test_damaged_or_foreign_json_gives_a_sentence(tmp_path, text):
 
 @pytest.mark.parametrize("fails_at", [1, 2])
 def test_a_failing_write_leaves_the_old_checkpoint(tmp_path, monkeypatch, fails_at):
-    """A disk that is full for the first or for the second file: the old pair is still there, and still one pair."""
-    from pathlib import Path
-
+    """A disk that is full for the first or for the second file: the old pair is still there, and nothing else."""
     old = saved(tmp_path / "model", seed=1, steps=1)
-    write, calls = Path.write_bytes, itertools.count(1)
+    calls = itertools.count(1)
 
-    def full_disk(path, content):
+    def full_disk(descriptor):
         if next(calls) == fails_at:
-            write(path, content[: len(content) // 2])
             raise OSError(28, "No space left on device")
-        return write(path, content)
 
-    monkeypatch.setattr(Path, "write_bytes", full_disk)
+    monkeypatch.setattr(checkpoints.os, "fsync", full_disk)
     with pytest.raises(OSError, match="No space left"):
         saved(tmp_path / "model", seed=2, steps=2)
     net, _, about = load_checkpoint(tmp_path / "model", "cpu")
     assert about["steps"] == 1 and torch.equal(weights(net), weights(old))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["model.json", "model.safetensors"]
 
 
 def test_what_json_cannot_hold_leaves_the_old_checkpoint(tmp_path):

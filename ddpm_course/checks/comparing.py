@@ -2,7 +2,7 @@
 
 import numbers
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -28,12 +28,15 @@ class Comparison:
 
 def compare(outcome: Outcome, expected: Any, case: Case, tolerance: float, any_float: bool) -> Comparison:
     """The first thing that is wrong, from the coarsest to the finest. dtype is last: then the values are right."""
+    if isinstance(expected, dict):
+        return _compare_parts(outcome, expected, case, tolerance, any_float)
+    several, expected = isinstance(expected, list | tuple), _joined(expected)
     everything = torch.ones(expected.shape if isinstance(expected, Tensor) else (), dtype=torch.bool)
     if outcome.error is not None:
         return Comparison("raises", f"{_capital(outcome.complaint)} ({case.label}).", everything)
     if outcome.value is None:
         return Comparison("none", "It returns None: is there a `return`?", everything)
-    got, complaint = _as_tensor(outcome.value, expected)
+    got, complaint = _several(outcome.value, expected) if several else _as_tensor(outcome.value, expected)
     if got is None:
         return Comparison("type", complaint, everything)
     want = torch.as_tensor(expected)
@@ -67,10 +70,26 @@ def compare(outcome: Outcome, expected: Any, case: Case, tolerance: float, any_f
     return Comparison("", "", wrong)
 
 
+def _compare_parts(outcome: Outcome, expected: dict, case: Case, tolerance: float, any_float: bool) -> Comparison:
+    """Results by name, {"mean": ..., "variance": ...}: the first one that is wrong speaks for all."""
+    if outcome.error is not None or outcome.value is None:
+        return compare(outcome, next(iter(expected.values())), case, tolerance, any_float)
+    if not isinstance(outcome.value, dict):
+        text = f"It returns {_article(type(outcome.value).__name__)} and should return {' and '.join(expected)}."
+        return Comparison("type", text, torch.ones(_joined(next(iter(expected.values()))).shape, dtype=torch.bool))
+    parts = {
+        name: compare(Outcome(outcome.value[name]), want, case, tolerance, any_float) for name, want in expected.items()
+    }
+    name, first = next(((n, c) for n, c in parts.items() if c.problem), next(iter(parts.items())))
+    return replace(first, sentence=first.sentence.replace("The result", f"The {name}", 1))
+
+
 def same(a: Outcome, b: Outcome, tolerance: float) -> bool:
     """Did two functions do the same on a case: the same values, or the same kind of exception? dtype is no matter."""
     if a.error is not None or b.error is not None:
         return type(a.error) is type(b.error)
+    if isinstance(a.value, dict) and isinstance(b.value, dict):
+        return all(same(Outcome(a.value[name]), Outcome(b.value[name]), tolerance) for name in a.value)
     x, y = (_loosely(outcome.value) for outcome in (a, b))
     if x is None or y is None or x.shape != y.shape:
         return False
@@ -88,6 +107,40 @@ def smallest_fact(cases: Iterable[Case], comparisons: Iterable[Comparison]) -> s
         if covers and (count := sum(int(mask.sum()) for mask in masks)) < size:
             best, size = phrase, count
     return best
+
+
+def _joined(value: Any) -> Any:
+    """A list or tuple, of numbers or of tensors alike, as one tensor with one entry each; anything else as it is."""
+    if not isinstance(value, list | tuple) or not value:
+        return value
+    if all(isinstance(v, Tensor) for v in value):
+        alike = len({(v.shape, v.dtype, v.device) for v in value}) == 1
+        return torch.stack([v.detach() for v in value]) if alike else value
+    if all(isinstance(v, int | float | np.number) and not isinstance(v, bool) for v in value):
+        return torch.tensor([v.item() if isinstance(v, np.number) else v for v in value])
+    return value
+
+
+def _several(value: Any, expected: Tensor) -> tuple[Tensor | None, str]:
+    """The value as a tensor with one entry for each of the several results that are expected."""
+    n, numbers_only = len(expected), expected.ndim == 1
+    if isinstance(value, np.ndarray) and numbers_only:
+        value = value.tolist()
+    if isinstance(value, list | tuple):
+        if len(value) != n:
+            return None, f"It returns {len(value)} results and should return {n}."
+        if not numbers_only:  # tensors: 1 and tensor([1.0, 1.0]) mean the same where one broadcasts to the other
+            shapes = [tuple(v.shape) if isinstance(v, Tensor) else type(v).__name__ for v in value]
+            if not all(isinstance(v, Tensor) and v.shape == expected.shape[1:] for v in value):
+                return None, f"Its results have shapes {shapes} and should each have {tuple(expected.shape[1:])}."
+        if numbers_only and all(isinstance(v, Tensor) and v.numel() == 1 for v in value):
+            value = [v.item() for v in value]
+        value = _joined(value)
+    if isinstance(value, Tensor) and numbers_only and not expected.is_floating_point() and value.is_floating_point():
+        return None, "It returns floats and should return whole numbers: use // to divide."
+    if isinstance(value, Tensor):
+        return value.to(expected.dtype) if numbers_only else value, ""
+    return None, f"It returns {_article(type(value).__name__)} and should return {n} results."
 
 
 def _as_tensor(value: Any, expected: Any) -> tuple[Tensor | None, str]:
@@ -116,6 +169,7 @@ def _as_tensor(value: Any, expected: Any) -> tuple[Tensor | None, str]:
 
 
 def _loosely(value: Any) -> Tensor | None:
+    value = _joined(value)
     if isinstance(value, Tensor):
         return value.detach().cpu() if value.device.type != "meta" else None
     if isinstance(value, numbers.Complex) and not isinstance(value, bool):

@@ -25,11 +25,9 @@ def name_mistake(
     It must do so on every case. Where the function gives no values for some cases (it knows no int t, say), the
     others decide, if they leave no doubt, and what goes wrong in those cases is said too.
     """
-    everywhere = [i for i, case in enumerate(exercise.cases) if not case.gpu]
-    for mistake in exercise.mistakes:
-        if _matches(mistake, exercise, outcomes, everywhere):
-            return mistake, mistake.says.splitlines()
-    valued = [i for i in everywhere if comparisons[i].problem not in STRUCTURAL]
+    if mistake := matching(exercise.mistakes, exercise, outcomes):
+        return mistake, mistake.says.splitlines()
+    valued = [i for i in _not_gpu(exercise) if comparisons[i].problem not in STRUCTURAL]
     if len(valued) < 2 or isinstance(exercise.expected[0], int) or all(not comparisons[i].problem for i in valued):
         return None
     found = [m for m in exercise.mistakes if not m.whole and _matches(m, exercise, outcomes, valued)]
@@ -39,6 +37,16 @@ def name_mistake(
     where = smallest_fact(exercise.cases, rest)
     also = next(c.sentence for c in rest if c.problem)
     return found[0], [*found[0].says.splitlines(), f"And only {where}: {also[0].lower()}{also[1:]}" if where else also]
+
+
+def matching(mistakes: "list[Mistake]", exercise: "Exercise", outcomes: list[Outcome]) -> "Mistake | None":
+    """The first of the mistakes that does on every case what the student's function did."""
+    everywhere = _not_gpu(exercise)
+    return next((m for m in mistakes if _matches(m, exercise, outcomes, everywhere)), None)
+
+
+def _not_gpu(exercise: "Exercise") -> list[int]:
+    return [i for i, case in enumerate(exercise.cases) if not case.gpu]
 
 
 def _matches(mistake: "Mistake", exercise: "Exercise", outcomes: list[Outcome], indices: list[int]) -> bool:

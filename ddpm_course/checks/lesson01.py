@@ -55,7 +55,8 @@ to_uint8 = Exercise(
 def to_uint8(x):
     """Floats, meant to lie in [-1, 1], to uint8 values 0...255, whatever the shape.
 
-    What lies outside is clamped to the nearest end; what lies between two levels goes to the nearer one.
+    What lies outside is clamped to the nearest end; what lies between two levels
+    goes to the nearer one.
 
     x:       (...) float
     returns  (...) uint8
@@ -317,7 +318,8 @@ def diffuse(schedule, x0, generator):
 
     schedule:   steps t = 1...schedule.T
     x0:         (B, ...) clean data
-    generator:  for the noise: torch.randn(x0.shape, generator=generator), once a step, in the order t = 1...T
+    generator:  for the noise: torch.randn(x0.shape, generator=generator), once a step,
+                in the order t = 1...T
     returns     (T+1, B, ...) x_0 first, x_T last
     """
     raise NotImplementedError  # your code here

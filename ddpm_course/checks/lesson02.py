@@ -35,7 +35,7 @@ merge_noises = Exercise(
     _merge_cases,
     stub='''
 def merge_noises(a, b):
-    """The standard deviation of a * e1 + b * e2, with e1 and e2 independent and standard normal.
+    """The standard deviation of a * e1 + b * e2: e1, e2 independent and standard normal.
 
     a, b:    numbers, or tensors of one shape
     """
@@ -497,7 +497,8 @@ equal_t = Exercise(
 def equal_t(schedule):
     """The first t (an int) at which the noise is at least as strong as the signal.
 
-    schedule:  has the table schedule.alpha_bar, (T+1,): the variance of the signal; that of the noise is the rest
+    schedule:  has the table schedule.alpha_bar, (T+1,): the variance of the signal;
+               that of the noise is the rest
     """
     raise NotImplementedError  # your code here
 ''',

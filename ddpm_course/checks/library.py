@@ -52,15 +52,19 @@ def save(exercise: "Exercise", function: Callable, path: str | Path = NAME) -> s
     return f"Saved in {path.name}, which now holds {mine} function{'s' * (mine != 1)} of yours."
 
 
-def add(text: str, exercise: "Exercise", function: Callable) -> str:
-    """The text of the file with function in it, and with everything it needs."""
+def add(text: str, exercise: "Exercise", function: Callable, *, given: bool = False) -> str:
+    """The text of the file with function in it, and with everything it needs; `given` if it is no student's."""
     if HEADER.splitlines()[0] not in text:
         raise CannotSave(f"there is a {NAME} here that the course did not make. Rename it and run this cell again.")
     if not BLOCK.search(text):
         text = _put(text, "0", "Schedule", entry(schedules.Schedule, "Schedule", {})[0], given=True)
     body, needed = entry(function, exercise.name, _by_name())
     _reject_clashes(text, exercise.name, body)
-    text = _put(text, exercise.number, exercise.name, body)
+    text = _put(text, exercise.number, exercise.name, body, given)
+    if exercise.given:
+        body, more = entry(exercise.given, exercise.given.__name__, _by_name())
+        text = _put(text, exercise.number, exercise.given.__name__, body, given=True)
+        needed += more
     present = {block["name"] for block in BLOCK.finditer(text)}
     while missing := [name for name in needed if name not in present]:
         other = _by_name()[missing[0]]

@@ -41,6 +41,7 @@ def progress(path: str | Path = library.NAME) -> bool:
         )
         return False
     given = library.given_names(text)
+    width = max(len(exercise.name) for exercise in library.exercises())
     for exercise in library.exercises():
         status, detail = "not attempted", "not here yet"
         if exercise.name in given:
@@ -51,7 +52,7 @@ def progress(path: str | Path = library.NAME) -> bool:
             status, detail = verdict.status, "solved" if verdict.solved else " ".join(verdict.text)
             solved += verdict.solved
             good &= verdict.solved
-        lines.append(f"{report.MARKS[status]} {exercise.number}  {exercise.name:<15} {detail}")
+        lines.append(f"{report.MARKS[status]} {exercise.number}  {exercise.name:<{width}} {detail}")
     title = f"{path.name}: {solved} of {len(library.exercises())} exercises solved"
     if not path.exists():
         title = f"There is no {path.name} here yet. It appears when a check passes."

@@ -5,6 +5,7 @@ back. What the call did besides returning a value (raise, draw numbers, change a
 """
 
 import contextlib
+import copy
 import functools
 import inspect
 import io
@@ -42,16 +43,24 @@ class Case:
     """One fixed input.
 
     label:  how a verdict refers to it, "images (3, 2, 4, 5), t = 1"
-    args:   the arguments; tensors are cloned, Betas and Seed are built anew for every call
+    args:   the arguments, copied for every call; Betas and Seed are built anew. Networks and optimizers are copied
+            together, so that a copied optimizer moves the weights of the copied network
     facts:  phrase -> bool, or bool tensor that broadcasts to the result: which elements the phrase is true of.
             "for an int t" is a good phrase: a verdict says "wrong only for an int t"
     gpu:    tells of the device alone; mistakes are recognised on the other cases
+    may_change: names of the arguments that a right answer changes: a network that is trained, its optimizer
+    result: (the arguments after the call, the value returned) -> what is compared, where that is not the value alone:
+            the weights after a training step, say; {"mean": ..., "variance": ...} for results that have names
+    use:    (the function, the arguments one by one) -> value, where calling it once shows too little
     """
 
     label: str
     args: tuple
     facts: dict[str, Any] = field(default_factory=dict)
     gpu: bool = False
+    may_change: tuple[str, ...] = ()
+    result: Callable[[tuple, Any], Any] | None = None
+    use: Callable | None = None
 
 
 @dataclass
@@ -84,7 +93,8 @@ def run(function: Callable, case: Case, names: tuple[str, ...], schedule_class: 
         start = _random_state()
         try:
             with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(io.StringIO()):
-                outcome.value = function(*args)
+                value = case.use(function, *args) if case.use else function(*args)
+                outcome.value = value if value is None or case.result is None else case.result(args, value)
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # SystemExit too: a student's exit() must not end the kernel
@@ -92,7 +102,11 @@ def run(function: Callable, case: Case, names: tuple[str, ...], schedule_class: 
             outcome.error = error.with_traceback(None)  # frames would keep the tensors of this call alive
         outcome.drew = _random_state() != start
     outcome.printed = printed.getvalue()
-    outcome.changed = tuple(name for name, a, b in zip(names, args, before, strict=False) if not _same_argument(a, b))
+    outcome.changed = tuple(
+        name
+        for name, a, b in zip(names, args, before, strict=False)
+        if name not in case.may_change and not same_argument(a, b)
+    )
     generators = [(a, b) for a, b in zip(args, before, strict=True) if isinstance(a, torch.Generator)]
     outcome.idle_generator = any(torch.equal(a.get_state(), b.get_state()) for a, b in generators)
     return outcome
@@ -142,23 +156,34 @@ def home(function: Callable) -> types.FunctionType | None:
 
 
 def _fresh(args: tuple, schedule_class: type) -> tuple:
+    memo = {}  # shared: a copied optimizer must find the copied network's weights
+
     def new(value):
         if isinstance(value, Betas):
             return schedule_class(torch.tensor(value.values, dtype=torch.float64, device="cpu"))
         if isinstance(value, Seed):
             return torch.Generator(device="cpu").manual_seed(value.value)
+        if isinstance(value, torch.nn.Module | torch.optim.Optimizer | list):
+            return copy.deepcopy(value, memo)
         return value.clone() if isinstance(value, torch.Tensor) else value
 
     return tuple(new(value) for value in args)
 
 
-def _same_argument(a: Any, b: Any) -> bool:
+def same_argument(a: Any, b: Any) -> bool:
+    """Are two arguments alike: the same values in tensors, tables, and weights; the same mode of a network?"""
     if isinstance(a, torch.Tensor) or isinstance(b, torch.Tensor):
         if type(a) is not type(b):
             return False
         return a.shape == b.shape and a.dtype == b.dtype and torch.equal(a, b)
+    if isinstance(a, torch.nn.Module):
+        mine, theirs = a.state_dict(), b.state_dict()
+        same = mine.keys() == theirs.keys() and all(same_argument(mine[name], theirs[name]) for name in mine)
+        return same and [m.training for m in a.modules()] == [m.training for m in b.modules()]
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(map(same_argument, a, b))
     if hasattr(a, "alpha_bar"):  # a schedule: its tables are what everything else is made from
-        return a.T == b.T and all(_same_argument(getattr(a, n), getattr(b, n)) for n in ("beta", "alpha", "alpha_bar"))
+        return a.T == b.T and all(same_argument(getattr(a, n), getattr(b, n)) for n in ("beta", "alpha", "alpha_bar"))
     return True
 
 

@@ -69,7 +69,20 @@ def try_tests(python: str, folder: Path) -> None:
     clone = Path(shutil.copytree(ROOT, folder / "clone", ignore=LEFT_OUT))
     own = environment(python, folder)
     command(own, "-m", "pip", "install", "--quiet", "-e", ".[test]", "-r", "requirements.txt", cwd=clone)
-    command(own, "-m", "pytest", "-q", "-m", "not slow", "--ignore=tests/test_notebooks.py", cwd=clone)
+    command(
+        own,
+        "-m",
+        "pytest",
+        "-q",
+        "-n",
+        "2",
+        "--dist",
+        "worksteal",
+        "-m",
+        "not slow",
+        "--ignore=tests/test_notebooks.py",
+        cwd=clone,
+    )
 
 
 def main(chosen: list[str]) -> int:
