@@ -26,6 +26,8 @@ TRACKER = {"windowingMode": "none"}  # JupyterLab then keeps the whole lesson in
 NOT_RENDERED = """() => [...document.querySelectorAll('.jp-RenderedMarkdown')]
     .filter(x => x.innerText.includes('$$') || x.querySelector('mjx-merror, .MathJax_Error'))
     .map(x => x.innerText.slice(0, 120))"""
+FINISHED = """() => document.querySelector('[data-mime-type="application/vnd.jupyter.error"]') ||
+    [...document.querySelectorAll('.jp-Notebook .jp-CodeCell .jp-InputPrompt')].every(x => /\\d/.test(x.innerText))"""
 BLANK_FIGURES = "() => [...document.querySelectorAll('.jp-OutputArea img')].filter(x => !x.naturalWidth).length"
 
 
@@ -65,6 +67,8 @@ def jupyterlab(folder: Path):
 
 def run_lesson(browser, lesson: str, source: Path, screens: Path, minutes: float) -> list[str]:
     """Run one lesson in the browser. Returns what is wrong with it, one sentence each."""
+    from playwright.sync_api import TimeoutError as TooLong
+
     wrong = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -81,12 +85,12 @@ def run_lesson(browser, lesson: str, source: Path, screens: Path, minutes: float
             if page.locator(".jp-Dialog").count():
                 wrong.append(f"a dialog opened: {page.locator('.jp-Dialog').first.inner_text()[:80]!r}")
             started = time.time()
-            ran = "() => window.jupyterapp.commands.execute('notebook:run-all-cells').then(() => true)"
-            page.set_default_timeout(minutes * 60_000)
-            page.evaluate(f"window.ran = false; ({ran})().then(() => window.ran = true); 0")
-            page.wait_for_function("() => window.ran === true", polling=1000)
+            page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-all-cells'); }")
+            try:
+                page.wait_for_function(FINISHED, timeout=minutes * 60_000, polling=1000)
+            except TooLong:
+                wrong.append(f"not finished after {minutes:g} minutes")
             print(f"{lesson}: ran in {time.time() - started:.0f} s", flush=True)
-            page.set_default_timeout(30_000)
             page.wait_for_timeout(3000)  # formulas and pictures that are still being drawn
             wrong += sliders(page)
             wrong += [f"not rendered: {text!r}" for text in page.evaluate(NOT_RENDERED)]
