@@ -74,6 +74,9 @@ def _grid(
     One axes for all: an axes for each image would take matplotlib seconds.
     """
     columns = len(rows[0])
+    side = max(row.shape[-1] for row in rows)  # smaller images are enlarged, so that columns line up
+    rows = [as_pixels(row) for row in rows]
+    rows = [row.repeat_interleave(k, 2).repeat_interleave(k, 3) for row in rows if (k := side // row.shape[-1])]
     tiles = [tile(row, columns) for row in rows]
     across = max(t.shape[1] for t in tiles)
     points = 72 * width * (columns / (columns + 1) if names else 1) / across  # of print, one pixel
