@@ -25,7 +25,7 @@ help:  ## this list
 
 lab: $(VENV)/.lab  ## set up, copy lessons that are not in work/ yet, open JupyterLab
 	$(PY) -m ddpm_course.editions copy work
-	$(PY) -m jupyterlab --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/work/00_start_here.ipynb $(LAB_ARGS)
+	$(PY) -m ddpm_course.lab work/00_start_here.ipynb $(LAB_ARGS)
 
 test: $(VENV)/.test  ## set up, run every test
 	$(PY) -m pytest -n auto --maxprocesses 4 --dist worksteal $(TEST_ARGS)

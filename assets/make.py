@@ -3,6 +3,7 @@
     python assets/make.py fashion_mnist IDX_FOLDER                         the bundled subset, into assets/
     python assets/make.py fashion_mnist IDX_FOLDER --all --out FOLDER      all 70,000 images, same layout
     python assets/make.py photo                                            the photograph, into assets/
+    python assets/make.py strip                                            the README's picture, from the checkpoint
 
 IDX_FOLDER holds the four .gz files: Debian's package `dataset-fashion-mnist` puts them into
 /usr/share/datasets/fashion-mnist.
@@ -60,14 +61,34 @@ def photo(out: Path) -> None:
     Image.fromarray((picture * 255).round().astype(np.uint8)).save(out / "photo.png", optimize=True)
 
 
+def strip(out: Path) -> None:
+    """Three garments on their way out of noise: x_t at ten of the sampler's 50 steps, one garment a row."""
+    import torch
+    from torchvision.utils import make_grid
+
+    from ddpm_course.data import CLASS_NAMES
+    from ddpm_course.samplers import ddim_steps
+    from ddpm_course.training import load_pretrained
+
+    net, diffusion, _ = load_pretrained(device="cpu")
+    y = torch.tensor([CLASS_NAMES.index(name) for name in ("sneaker", "dress", "bag")])
+    steps = ddim_steps(net, diffusion, (len(y), 1, 28, 28), 50, y=y, generator=torch.Generator().manual_seed(1))
+    frames = [step.x.clamp(-1, 1) for step in steps]
+    chosen = [frames[i] for i in (0, 14, 21, 26, 31, 36, 40, 44, 47, 49)]
+    pixels = torch.stack(chosen, dim=1).flatten(0, 1).repeat_interleave(3, 2).repeat_interleave(3, 3)
+    grey, opaque = (make_grid(x, nrow=len(chosen), padding=6)[0] for x in ((pixels + 1) / 2, torch.ones_like(pixels)))
+    grid = torch.stack([grey, opaque], dim=2)  # between the images it is transparent, for light and dark pages
+    Image.fromarray((grid * 255).round().byte().numpy(), "LA").save(out / "strip.png", optimize=True)
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Make the bundled data again.")
-    parser.add_argument("what", choices=["fashion_mnist", "photo"])
+    parser.add_argument("what", choices=["fashion_mnist", "photo", "strip"])
     parser.add_argument("idx", type=Path, nargs="?")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--all", action="store_true")
     args = parser.parse_args()
-    if args.what == "photo":
-        photo(args.out or HERE)
-    else:
+    if args.what == "fashion_mnist":
         fashion_mnist(args.idx, args.out or HERE / "fashion_mnist", args.all)
+    else:
+        {"photo": photo, "strip": strip}[args.what](args.out or HERE)

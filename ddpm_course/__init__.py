@@ -6,4 +6,8 @@ lesson where that works. Read them from top to bottom: `schedules`, `diffusion`,
 """
 
 __version__ = "0.1.0"
-REPOSITORY = "ddpm-course/ddpm_course"  # OWNER/NAME on GitHub; badges, links and the setup cell are made from it
+
+# Where notebooks and package come from: OWNER/NAME on GitHub, and the branch or tag. Badges, links and the setup cells
+# are made from these two; `python -m ddpm_course.editions publish OWNER/NAME@REF` changes all of them together.
+REPOSITORY = "ddpm-course/ddpm_course"
+REF = "main"

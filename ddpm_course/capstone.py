@@ -1,6 +1,6 @@
 """The capstone of lesson 06: train and sample with the functions in a student's my_ddpm.py, and score the result.
 
-    python -m ddpm_course.capstone --minutes 10
+    python -m ddpm_course.capstone --minutes 10 --checkpoint state
 
 The file is completed first: what is missing in it, or no longer passes its check, is filled in with the course's own
 version, marked "given". Then it runs by itself, without ddpm_course, and makes the schedule, the network, the training
@@ -8,6 +8,7 @@ and the samples. What is left to this module is what no exercise asks for: data,
 """
 
 import argparse
+import hashlib
 import json
 import math
 import os
@@ -21,6 +22,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from . import colab
+from .checkpoints import StateFile
 from .checks import library
 from .data import load_images
 from .metrics import features, frechet_distance
@@ -39,6 +42,7 @@ T = 1000
 BATCH = 64
 LR = 4e-3
 WARM_STEPS = 3  # slower than those after them; all there are in fast mode
+SAVE_SECONDS = 60
 
 
 @dataclass
@@ -83,17 +87,22 @@ class Result:
 def run(
     minutes: float = 1.0,
     *,
-    path: str | Path = library.NAME,
+    path: str | Path | None = None,
     samples: int = 200,
     steps: int = 40,
     widths: tuple[int, ...] = (32, 64),
     seed: int = 0,
     save: bool = True,
+    checkpoint: str | Path | None = None,
 ) -> Result:
     """Train for `minutes` with the functions in `path`, draw `samples` in `steps` steps each, and score them.
 
-    What is missing in the file is named, and the course's version taken. Leaves capstone.json and capstone.png in the
-    current folder (not with save=False, nor under nbgrader, nor with DDPM_COURSE_SAVE=0).
+    path:       by default the my_ddpm.py that the checks save. What is missing in it is named, and the course's version
+                taken
+    save:       leave capstone.json and capstone.png beside the default my_ddpm.py (never under nbgrader, nor with
+                DDPM_COURSE_SAVE=0)
+    checkpoint: a file or folder for the state of the training, as for `training.train`: written every minute, and where
+                it holds this training already, with the same functions, the training goes on from it
     raises  ValueError for fewer than 65 samples or a budget that is not positive;
             RuntimeError, in a sentence, if one of the functions fails at its work
     """
@@ -103,6 +112,7 @@ def run(
         raise ValueError(f"the score needs more than 64 samples, got {samples}")
     if fast_mode():
         samples, steps = 70, 2
+    path = Path(path or colab.own_folder() / library.NAME)
     my, mine, missing = load(path)
     _announce(Path(path).name, mine, missing)
 
@@ -110,7 +120,11 @@ def run(
     torch.manual_seed(seed)
     net = my["MyUNet"](channels=1, widths=widths)
     images, _ = load_images(limit=1000 if fast_mode() else None)
-    ema, losses = train(my, net, schedule, images, minutes, seed)
+    file = None
+    if checkpoint is not None:
+        code = hashlib.sha256(path.read_bytes()).hexdigest()[:12] if path.is_file() else "the course's"
+        file = StateFile(checkpoint, dict(functions=code, minutes=minutes, widths=widths, seed=seed))
+    ema, losses = train(my, net, schedule, images, minutes, seed, file)
     drawn = draw(my, ema.net, schedule, samples, steps, seed)
 
     torch.manual_seed(seed + 1)
@@ -129,7 +143,7 @@ def run(
     scores = {name: frechet_distance(x, reference()) for name, x in contestants.items()}
     result = Result(mine, missing, minutes, len(losses), losses, my["to_uint8"](drawn), scores)
     if save and "NBGRADER_EXECUTION" not in os.environ and os.environ.get("DDPM_COURSE_SAVE") != "0":
-        hand_in(result)
+        hand_in(result, colab.own_folder())
     return result
 
 
@@ -177,27 +191,42 @@ def complete(path: str | Path = library.NAME) -> tuple[str, list[str], dict[str,
 
 
 def train(
-    my: dict[str, Any], net: nn.Module, schedule, images: Tensor, minutes: float, seed: int
+    my: dict[str, Any],
+    net: nn.Module,
+    schedule,
+    images: Tensor,
+    minutes: float,
+    seed: int,
+    file: StateFile | None = None,
 ) -> tuple[EMA, list[float]]:
     """Train with the student's training_loop, on a GPU if there is one and the functions work there.
 
     The loop gets 25 batches at a time. The learning rate, the clipping of gradients and the average of the weights
-    hang on the optimizer's own step, so they work in whatever way the loop is written.
+    hang on the optimizer's own step, so they work in whatever way the loop is written. Where `file` holds a state the
+    training goes on from it, with the number of steps that was planned, in another order of the images.
     """
-    device = best_device()
+    device, budget = best_device(), (minutes, seed, file)
     try:
-        return _train(my, net.to(device, memory_format=torch.channels_last), schedule, images.to(device), minutes, seed)
+        return _train(my, net.to(device, memory_format=torch.channels_last), schedule, images.to(device), *budget)
     except RuntimeError as error:
         if device.type == "cpu":
             raise RuntimeError(f"training stopped: {error}") from None
         print(f"your functions do not work on {device} yet ({str(error).splitlines()[0]}); training on the CPU")
-    return _train(my, net.to("cpu"), schedule, images, minutes, seed)
+    return _train(my, net.to("cpu"), schedule, images, *budget)
 
 
-def _train(my, net, schedule, images, minutes, seed) -> tuple[EMA, list[float]]:
+def _train(my, net, schedule, images, minutes, seed, file) -> tuple[EMA, list[float]]:
     optimizer = torch.optim.AdamW(net.parameters(), lr=LR / 50)
     ema, planned, losses = EMA(net), [WARM_STEPS if fast_mode() else None], []
-    generator = torch.Generator(images.device).manual_seed(seed)
+    parts = dict(net=net, ema=ema, optimizer=optimizer)
+    if file and (state := file.load()):
+        for name, part in parts.items():
+            part.load_state_dict(state[name])
+        planned, losses = [state["planned"]], state["losses"]
+        done = "nothing is left to do (to train again, delete it or give another checkpoint=)"
+        here = done if len(losses) == planned[0] else f"step {len(losses):,} of {planned[0]:,}"
+        print(f"going on from {file.path}: {here}")
+    generator = torch.Generator(images.device).manual_seed(seed + len(losses))
     batches = _batches(my["to_model_range"], images, generator)
 
     def before(*_) -> None:
@@ -209,7 +238,7 @@ def _train(my, net, schedule, images, minutes, seed) -> tuple[EMA, list[float]]:
     optimizer.register_step_post_hook(lambda *_: ema.update(net))
     net.train()
 
-    started = time.perf_counter()
+    started = saved_at = time.perf_counter()
     while planned[0] is None or len(losses) < planned[0]:
         count = WARM_STEPS if not losses else min(25, (planned[0] or math.inf) - len(losses))
         some = my["training_loop"](net, schedule, optimizer, [next(batches) for _ in range(count)], generator)
@@ -223,9 +252,21 @@ def _train(my, net, schedule, images, minutes, seed) -> tuple[EMA, list[float]]:
         losses += [float(loss) for loss in some]
         if not all(map(math.isfinite, losses[-count:])):
             raise RuntimeError(f"the loss is not finite any more after step {len(losses)}")
+        overdue = time.perf_counter() - saved_at >= SAVE_SECONDS
+        if file and planned[0] is not None and (overdue or len(losses) == planned[0]):
+            _keep(file, {name: part.state_dict() for name, part in parts.items()}, planned=planned[0], losses=losses)
+            saved_at = time.perf_counter()
     last = sum(losses[-25:]) / len(losses[-25:])
     print(f"trained {len(losses):,} steps, loss {losses[0]:.2f} at first, {last:.3f} at the end")
     return ema, losses
+
+
+def _keep(file: StateFile, state: dict, **more) -> None:
+    """Write the state. A full disk costs the state, not the training."""
+    try:
+        file.save(state | more)
+    except OSError as error:
+        print(f"the state could not be written ({error}); the training goes on")
 
 
 def _batches(to_model_range: Callable, images: Tensor, generator: torch.Generator) -> Iterator[Tensor]:
@@ -259,7 +300,8 @@ def hand_in(result: Result, folder: str | Path = ".") -> None:
     title = f"Fréchet distance {result.distance:.1f} after {result.steps:,} steps"
     show_images(result.images[:50], columns=10, title=title).savefig(partial, format="png", bbox_inches="tight")
     partial.replace(folder / "capstone.png")
-    print("capstone.json and capstone.png are beside your notebook")
+    where = "beside your notebook" if folder == Path() else f"in the folder {colab.named(folder)}"
+    print(f"capstone.json and capstone.png are {where}")
 
 
 def _announce(name: str, mine: list[str], missing: dict[str, str]) -> None:
@@ -279,8 +321,8 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=200)
     parser.add_argument("--steps", type=int, default=40, help="of sampling")
     parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
-    print(run(args.minutes, path=args.path, samples=args.samples, steps=args.steps, seed=args.seed))
+    parser.add_argument("--checkpoint", help="file for the state of the training; goes on from it if it exists")
+    print(run(**vars(parser.parse_args())))
 
 
 if __name__ == "__main__":

@@ -77,6 +77,7 @@ def load_pretrained(device: torch.device | str | None = None) -> tuple[UNet, Gau
 class StateFile:
     """The file that an interrupted training goes on from, `path`, and beside it the one before, `path`.previous.
 
+    path:  the file; or a folder that exists, in which every training has a file of its own
     about: what the training is made of, in words; a state with other words belongs to another training
 
     A line with the format and a digest comes first, then what torch.save made of the state. The digest finds every
@@ -88,7 +89,8 @@ class StateFile:
     def __init__(self, path: str | Path, about: dict):
         self.path, self.about = Path(path), {name: str(value) for name, value in about.items()}
         if self.path.is_dir():
-            raise ValueError(f"checkpoint= takes the name of a file; {path} is a folder")
+            words = repr(sorted(self.about.items())).encode()
+            self.path = self.path / f"training-{hashlib.sha256(words).hexdigest()[:12]}"
         self.previous = self.path.with_name(self.path.name + ".previous")
 
     def save(self, state: dict) -> None:

@@ -2,6 +2,7 @@
 
 import atexit
 import os
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,7 +55,7 @@ class Team:
             torch.cuda.set_device(device)
         if not dist.is_initialized():
             dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-            atexit.register(dist.destroy_process_group)
+            atexit.register(_leave)
         return cls(device, dist.get_rank(), dist.get_world_size())
 
     @property
@@ -80,3 +81,13 @@ class Team:
         box = [value]
         dist.broadcast_object_list(box)
         return box[0]
+
+
+def _leave() -> None:
+    """Leave the other processes, once gloo's threads have let go of the last tensors they were given.
+
+    A thread that still holds one when the interpreter ends waits for a lock that is gone, and aborts the process. The
+    last result is here before its thread has tidied up, and torch has no call that waits for that.
+    """
+    time.sleep(0.2)
+    dist.destroy_process_group()

@@ -7,6 +7,9 @@ a reader sees are real. `work/` holds a student's own copies.
     python -m ddpm_course.editions build 00 02     run these sources, write and run their student edition
     python -m ddpm_course.editions verify          say what is wrong with any edition
     python -m ddpm_course.editions copy work       copy the lessons that are not in work/ yet
+    python -m ddpm_course.editions release OUT     what an instructor hands out (--help says more)
+    python -m ddpm_course.editions report FOLDER   run what students handed in, count the mistakes (--help says more)
+    python -m ddpm_course.editions publish OWNER/NAME[@REF]    badges, setup cells and links of a fork or a release
 """
 
 import argparse
@@ -18,13 +21,13 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from . import REPOSITORY
+from . import REF, REPOSITORY
 
 ROOT = Path(__file__).resolve().parent.parent
 STUB = "raise NotImplementedError  # your code here"
 KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 NOTEBOOK_METADATA = ("accelerator", "colab", "kernelspec", "language_info")  # the first two choose Colab's machine
-CELL_METADATA = ("cellView", "jupyter", "nbgrader", "tags")
+CELL_METADATA = ("cellView", "jupyter", "nbgrader", "slideshow", "tags")
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
@@ -33,12 +36,12 @@ WIDGET = "application/vnd.jupyter.widget-view+json"
 
 def page(path: str) -> str:
     """The address of a file of the repository, for links that must work from every folder and from Colab."""
-    return f"https://github.com/{REPOSITORY}/blob/main/{path}"
+    return f"https://github.com/{REPOSITORY}/blob/{REF}/{path}"
 
 
 def badge(lesson: str) -> str:
     """The Markdown of the badge that opens a lesson's student edition in Colab."""
-    address = f"https://colab.research.google.com/github/{REPOSITORY}/blob/main/notebooks/{lesson}.ipynb"
+    address = f"https://colab.research.google.com/github/{REPOSITORY}/blob/{REF}/notebooks/{lesson}.ipynb"
     return f"[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]({address})"
 
 
@@ -46,31 +49,33 @@ def setup_cell() -> str:
     """The source of the first code cell of every lesson.
 
     It takes the package from the clone around the notebook, else leaves an installed one alone, else (Colab, or a
-    notebook downloaded alone) installs it and keeps pip from touching the torch and numpy that are already loaded.
+    notebook downloaded alone) installs the one that this notebook was published with. pip is told the versions of
+    torch, torchvision and numpy that are there, so it leaves them alone. A failure is one sentence, no traceback.
     """
     return f"""\
-# Setup: finds the course, or installs it (in Colab). Silent when all is there.
+# @title Setup: finds the course, or installs it (up to a minute). Silent when all is well.
+import re
 import sys
 from importlib import invalidate_caches, metadata, util
 from pathlib import Path
 from subprocess import run
-from tempfile import mkdtemp
 
+COURSE = "git+https://github.com/{REPOSITORY}@{REF}"
 folders = [Path.cwd(), *Path.cwd().parents]
 if clone := next((f for f in folders if (f / "ddpm_course" / "__init__.py").exists()), None):
     sys.path.insert(0, str(clone))
 elif getattr(util.find_spec("ddpm_course"), "origin", None) is None:
-    print("Installing the course. This takes a minute.")
-    held = ("torch", "torchvision", "numpy")  # already loaded: pip must leave them as they are
-    pins = [f"{{d.name}}=={{d.version}}" for d in metadata.distributions() if d.name in held]
-    (constraints := Path(mkdtemp(), "constraints.txt")).write_text("\\n".join(pins))
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--constraint", str(constraints)]
-    pip.append("git+https://github.com/{REPOSITORY}")
+    here = [name for name in ("torch", "torchvision", "numpy") if util.find_spec(name)]
+    held = [f"{{name}}=={{metadata.version(name)}}" for name in here]  # pip leaves these alone
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", COURSE, *held]
     done = run(pip, capture_output=True, text=True)
+    invalidate_caches()
     if done.returncode:
-        print(done.stderr)
-        raise RuntimeError("The course could not be installed. Is there a network? Try again.")
-    invalidate_caches()"""
+        why = re.findall(r"(?im)^\\s*(?:fatal|error): (?!subprocess)(.+)", done.stderr) or ["?"]
+        text = f"The course could not be installed (is there a network, and git?): {{why[-1]}}"
+        problem = RuntimeError(text)
+        problem._render_traceback_ = lambda: [text]  # the sentence alone
+        raise problem"""
 
 
 # ---- build --------------------------------------------------------------------------------------------------------
@@ -186,12 +191,14 @@ def refresh(notebook) -> None:
             taken[cell.id] -= 1
             cell.id = next(name for n in range(1, 1000) if not taken[name := f"{kind}-{n}"])
             taken[cell.id] += 1
+        cell.metadata.setdefault("slideshow", {"slide_type": "skip"})  # a talk shows what was chosen for it, no more
         if cell.id == "setup":
             cell.source = setup_cell()
+            cell.metadata["cellView"] = "form"  # Colab shows its first line alone
         elif cell.cell_type == "markdown":
             cell.source = re.sub(
-                r"(https://(?:colab\.research\.google\.com/github|github\.com)/)[^/\s]+/[^/\s]+(/blob/main/notebooks/)",
-                rf"\g<1>{REPOSITORY}\g<2>",
+                r"(https://(?:colab\.research\.google\.com/)?github(?:\.com)?/)[^/\s]+/[^/\s]+/blob/[^/\s]+/notebooks/",
+                rf"\g<1>{REPOSITORY}/blob/{REF}/notebooks/",
                 cell.source,
             )
     tidy(notebook)
@@ -289,6 +296,14 @@ def main(arguments: list[str] | None = None, root: Path = ROOT) -> int:
     commands.add_parser("verify", help="say what is wrong with any edition")
     copy_parser = commands.add_parser("copy", help="copy lessons that are not there yet")
     copy_parser.add_argument("destination")
+    publish_parser = commands.add_parser("publish", help="give badges, setup cells and links the address of a fork")
+    publish_parser.add_argument("name", metavar="OWNER/NAME[@REF]", help="without @REF, the branch main")
+    from .release import add_options
+
+    add_options(commands.add_parser("release", help="write what an instructor hands out"))
+    from .report import add_arguments
+
+    add_arguments(commands.add_parser("report", help="run what students handed in and count the mistakes"))
     options = parser.parse_args(arguments)
 
     try:
@@ -297,13 +312,26 @@ def main(arguments: list[str] | None = None, root: Path = ROOT) -> int:
         elif options.command == "copy":
             new = copy(options.destination, root)
             print(f"{options.destination}: lessons copied now: {len(new)}; those that were there are as you left them")
+        elif options.command == "publish":
+            from .publish import publish
+
+            address, changed = publish(options.name, root)
+            print(f"{address}: files changed: {len(changed)}. Commit them, and let {address.ref} point to that commit.")
+        elif options.command == "release":
+            from .release import from_options
+
+            print(from_options(options, root))
+        elif options.command == "report":
+            from .report import report
+
+            report(options, root)
         else:
             from .verification import verify
 
             faults = verify(root)
             print("\n".join(faults) or f"lessons: {len(lessons(root))}, both editions: nothing wrong")
             return bool(faults)
-    except (ValueError, RuntimeError, FileNotFoundError) as error:
+    except (ValueError, RuntimeError, OSError) as error:
         print(f"{options.command}: {error}", file=sys.stderr)
         return 1
     return 0

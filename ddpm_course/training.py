@@ -82,7 +82,8 @@ def train(
     compile:        train through torch.compile: the first step takes a minute, the others less; for long runs on a GPU
     checkpoint:     a file for the state of the training, written every `save_minutes`, when you stop it, and at the
                     end. Where it exists already the training goes on from it, with the plan it had; on a CPU it ends
-                    with the weights, bit for bit, that it would have had. The state before is kept beside it.
+                    with the weights, bit for bit, that it would have had. The state before is kept beside it. In a
+                    folder that exists, every training, told apart by its arguments, has a file of its own.
     watch:          called with the Run every `report_every` steps, which is also when the losses are read
     returns         the Run; the notebook's stop button (or Ctrl-C) returns early with what there is
     raises          ValueError for arguments that do not fit, or a checkpoint that does not belong to them;
@@ -122,7 +123,8 @@ def train(
         if not training.load_state_dict(state):
             say(f"its state comes from another kind of device: on {team.device.type}, other random numbers follow")
         here = f"step {run.step:,}" + (f" of {run.steps:,}" if run.steps is not None else "")
-        left = "nothing is left to do (to train again, give another checkpoint=)" if run.step == run.steps else here
+        done = "nothing is left to do (to train again, delete it or give another checkpoint=)"
+        left = done if run.step == run.steps else here
         say(f"going on from {checkpoint}: {left}")
     budget = Budget(minutes, run.step) if run.steps is None else None  # a plan that comes from a checkpoint stays
     saved = None if state is None else run.step

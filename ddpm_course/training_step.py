@@ -90,7 +90,8 @@ class Training:
 
         bf16 = self.device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
         self.precision = mixed_precision(self.device.type, bf16)
-        self.optimizer = torch.optim.AdamW(net.parameters(), lr=lr, fused=True)
+        # beta_2 = 0.99: a training of minutes gains from second moments that forget the first, wild steps soon
+        self.optimizer = torch.optim.AdamW(net.parameters(), lr=lr, betas=(0.9, 0.99), fused=True)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == torch.float16)
         self.call = net  # what is called: net or a wrapper of it; the weights, and their names, stay net's
         if team.size > 1:

@@ -8,7 +8,7 @@ import re
 from collections import Counter
 from pathlib import Path
 
-from . import REPOSITORY
+from . import REF, REPOSITORY
 from .editions import (
     CELL_METADATA,
     KERNEL,
@@ -106,9 +106,12 @@ def _link_faults(markdown: str, root: Path) -> list[str]:
     found = []
     for target in re.findall(r"""\]\(([^)\s]+)|(?:src|href)=["']([^"']+)""", markdown):
         link = (target[0] or target[1]).split("#")[0]
-        name, _, path = link.partition("/blob/main/")
-        if path and name.endswith(f"/{REPOSITORY}"):
-            if not (root / path).exists():
+        name, _, path = link.partition(f"/{REPOSITORY}/blob/")
+        if path:
+            ref, _, path = path.partition("/")
+            if ref != REF:
+                found.append(f"links to {ref}, not to {REF}; use editions.page")
+            elif not (root / path).exists():
                 found.append(f"links to {path}, which does not exist")
         elif not re.match(r"https?:|mailto:|attachment:|data:|$", link):
             if "/" in link:

@@ -415,6 +415,21 @@ def test_the_tables_show_what_is_stored():
     assert steps.splitlines()[2] == "|  | 0.5 | 1.3 |"
 
 
+def test_the_curve_and_the_overhead_are_measured_and_shown(monkeypatch):
+    """Few samples and steps: the numbers are not looked at beyond their order and range."""
+    curve = measure.curve((1, 4), 70)
+    assert set(curve["values"]) == set(measure.SAMPLERS) and all(set(at) == {1, 4} for at in curve["values"].values())
+    for at in curve["values"].values():
+        assert at[4][0] < at[1][0] and 10 < at[4][1] <= 100  # four steps are better than one
+    monkeypatch.setattr(measure, "SHAPE", (2, 1, 28, 28))
+    overhead = measure.overhead(repeats=2)
+    assert all(seconds > 0 for seconds in overhead["values"].values())
+    shown = bench.markdown({"curve": json.loads(json.dumps(curve)), "overhead": overhead}).splitlines()
+    assert shown[0] == "| seconds for 64 images, 25 steps | bare calls | generate |"
+    assert shown[4] == "| bundled network: Fréchet distance, as asked; sampling steps | 1 | 4 |"
+    assert len(shown) == 6 + len(measure.SAMPLERS) and " %, " not in shown[6] and shown[6].count(" % |") == 2
+
+
 def test_stored_results_are_complete_and_in_the_readme():
     if not bench.RESULTS.exists():
         pytest.skip("make bench has not stored anything yet")

@@ -28,7 +28,16 @@ def cell(id: str) -> str:
     return "".join(found["source"])
 
 
-@pytest.mark.parametrize("id, name", [("block-class", "Block"), ("attention-class", "SelfAttention"), ("unet-class", "MyUNet")])  # fmt: skip
+@pytest.mark.parametrize(
+    "id, name",
+    [
+        ("block-class", "Block"),
+        ("attention-class", "SelfAttention"),
+        ("unet-down", "down_path"),
+        ("unet-up", "up_path"),
+        ("unet-class", "MyUNet"),
+    ],
+)
 def test_what_the_lesson_gives_is_what_my_ddpm_is_given(id, name):
     """Otherwise a student's file would hold another network than the lesson."""
     theirs = inspect.getsource(getattr(answers04, name))

@@ -14,7 +14,7 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 
-from ddpm_course import REPOSITORY, __version__
+from ddpm_course import __version__
 from ddpm_course.editions import ROOT, badge, lessons
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -143,7 +143,7 @@ def fresh(tmp_path):
 @needs_make
 def test_make_lab_sets_up_once_copies_and_opens(fresh):
     clone, make = fresh
-    opened = "-m jupyterlab --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/work/00_start_here.ipynb --no-browser"
+    opened = "-m ddpm_course.lab work/00_start_here.ipynb --no-browser"
     done, calls = make("lab", "LAB_ARGS=--no-browser")
     assert done.returncode == 0, done.stderr
     copied = "-m ddpm_course.editions copy work"
@@ -174,13 +174,56 @@ def test_make_says_which_python_it_needs(fresh):
 
 
 @needs_make
-def test_ci_runs_the_test_command_of_the_readme(tmp_path):
-    """Called from elsewhere, without a terminal; a failure is passed on."""
-    shutil.copytree(ROOT / ".ci", tmp_path / "clone" / ".ci")
-    (tmp_path / "clone" / "Makefile").write_text("test:\n\t@echo tests ran in $(notdir $(CURDIR)); exit 3\n")
-    done = capture("bash", tmp_path / "clone" / ".ci" / "run", cwd=tmp_path, stdin=subprocess.DEVNULL)
-    assert done.stdout.strip() == "tests ran in clone" and done.returncode != 0
+@pytest.mark.parametrize(("tests", "browser"), [(0, 0), (3, 0), (0, 3)])
+def test_ci_runs_the_tests_and_the_browser_whatever_the_first_says(tmp_path, tests, browser):
+    """Called from elsewhere, without a terminal; both parts run, and a failure of either is passed on."""
+    run = in_ci(tmp_path, tools=["chromium"], tests=tests, browser=browser)
+    assert "tests ran in clone" in run.stdout and "browser ran: 00 03, fast 1, CI true" in run.stdout
+    assert "apt-get" not in run.stdout and (run.returncode == 0) == (tests == browser == 0)
+    assert (
+        f"make test: {'FAILED' if tests else 'passed'}; in the browser: {'FAILED' if browser else 'passed'}"
+        in run.stdout
+    )
     assert os.access(ROOT / ".ci" / "run", os.X_OK)
+
+
+@needs_make
+@pytest.mark.skipif(os.name == "nt" or getattr(os, "geteuid", lambda: 1)() != 0, reason="installs as root")
+def test_ci_installs_chromium_where_it_is_missing(tmp_path):
+    run = in_ci(tmp_path, tools=["apt-get"])
+    assert [line.split(": ")[1] for line in run.stdout.splitlines() if line.startswith("apt-get")] == [
+        "-q update, noninteractive",
+        "-q install -y --no-install-recommends chromium, noninteractive",
+    ]
+    assert "browser ran" in run.stdout and run.returncode == 0
+
+
+@needs_make
+@pytest.mark.skipif(os.name == "nt", reason="links to tools")
+def test_ci_fails_without_a_browser(tmp_path):
+    run = in_ci(tmp_path, tools=[])
+    assert "tests ran in clone" in run.stdout and "NOT RUN" in run.stdout and run.returncode != 0
+
+
+def in_ci(tmp_path, tools: list[str], tests: int = 0, browser: int = 0) -> subprocess.CompletedProcess:
+    """.ci/run beside a Makefile that says what was asked of it, with these of apt-get and chromium on the path."""
+    shutil.copytree(ROOT / ".ci", tmp_path / "clone" / ".ci")
+    ran = '"browser ran: $(LESSONS), fast $$DDPM_COURSE_FAST, CI $$CI"'
+    make = f"test:\n\t@echo tests ran in $(notdir $(CURDIR)); exit {tests}\n"
+    (tmp_path / "clone" / "Makefile").write_text(f"{make}test-browser:\n\t@echo {ran}; exit {browser}\n")
+    bin = tmp_path / "bin"
+    bin.mkdir()
+    for name in ("bash", "sh", "dirname", "make", "timeout", "id", "env", "cp", "chmod"):
+        if found := shutil.which(name):
+            (bin / name).symlink_to(found)
+    for name in tools:
+        (bin / name).write_text(
+            f'#!/bin/sh\necho "{name}: $*, $DEBIAN_FRONTEND"\n[ $2 != install ] || {{ cp "$0" {bin}/chromium; }}\n'
+        )
+        (bin / name).chmod(0o755)
+    environment = {"PATH": str(bin), "HOME": str(tmp_path)}
+    script = tmp_path / "clone" / ".ci" / "run"
+    return capture("bash", script, cwd=tmp_path, stdin=subprocess.DEVNULL, env=environment)
 
 
 # ---- texts --------------------------------------------------------------------------------------------------------
@@ -193,17 +236,6 @@ def test_the_readme_names_commands_that_exist_and_every_lesson():
     assert [lesson for lesson in lessons() if badge(lesson) not in readme] == []
     for path in re.findall(r"\]\((?!https?:|#)([^)]+)\)", readme):
         assert (ROOT / path).exists(), path
-
-
-def test_the_repository_is_named_in_one_place():
-    """Code takes it from ddpm_course.REPOSITORY; where prose must repeat it (README, notebooks), it is the same."""
-    for path in [*(ROOT / "ddpm_course").rglob("*.py"), *(ROOT / "tests").rglob("*.py"), ROOT / "Makefile"]:
-        if path != ROOT / "ddpm_course" / "__init__.py":
-            assert REPOSITORY not in path.read_text(encoding="utf-8"), path
-    for path in [ROOT / "README.md", *(ROOT / "notebooks").rglob("*.ipynb")]:
-        text = path.read_text(encoding="utf-8")
-        own = re.findall(r"github(?:\.com)?/([\w-]+/[\w-]+)(?:/blob/main/notebooks|\.git)", text)
-        assert set(own) <= {REPOSITORY}, path
 
 
 @pytest.mark.parametrize("command", [["check"], ["format", "--check"]], ids=["lint", "layout"])

@@ -30,4 +30,4 @@ def test_an_animation_is_a_gif_with_every_frame(tmp_path):
     shown = plots.animate(frames, columns=2, zoom=4, path=tmp_path / "film.gif", alt='noise & "boots"')
     film = Image.open(tmp_path / "film.gif")
     assert film.n_frames == 5 and film.size == (18, 10)
-    assert 'alt="noise &amp; &quot;boots&quot;"' in shown.data and 'width="72"' in shown.data
+    assert 'alt="noise &amp; &quot;boots&quot;"' in shown._repr_html_() and 'width="72"' in shown._repr_html_()

@@ -396,9 +396,15 @@ def test_the_bombs_of_the_tests_above_are_real(tmp_path, monkeypatch):
     assert (tmp_path / "bomb-went-off").exists()
 
 
-def test_a_folder_is_no_checkpoint(tmp_path):
-    with pytest.raises(ValueError, match="takes the name of a file"):
-        go(checkpoint=tmp_path)
+def test_in_a_folder_every_training_goes_on_from_its_own_state(tmp_path, capsys):
+    """Other arguments are no error there, as they are for a file: they begin another training."""
+    go(checkpoint=tmp_path, watch=stop_at(10))
+    go(checkpoint=tmp_path, seed=1, watch=stop_at(20))
+    assert "going on" not in capsys.readouterr().out
+    assert go(checkpoint=tmp_path, seed=1, watch=stop_at(25)).step == 25
+    assert "step 20 of 60" in capsys.readouterr().out
+    assert go(checkpoint=tmp_path, watch=stop_at(15)).step == 15
+    assert "step 10 of 60" in capsys.readouterr().out
 
 
 def deeper():

@@ -114,8 +114,32 @@ class SelfAttention(nn.Module):
         return x + self.out(h)
 
 
+def down_path(widths, blocks, size, dropout):
+    """Blocks and downsamplings on the way down; `size` features say t and the class."""
+    layers = nn.ModuleList()
+    for level, width in enumerate(widths):
+        for i in range(blocks):
+            c_in = widths[max(level - 1, 0)] if i == 0 else width
+            layers.append(Block(c_in, width, size, dropout))
+        if level < len(widths) - 1:
+            layers.append(nn.Conv2d(width, width, 3, stride=2, padding=1))
+    return layers
+
+
+def up_path(widths, blocks, size, dropout):
+    """Blocks and upsamplings on the way up; skip_channels says what each block reads."""
+    layers, inputs = nn.ModuleList(), iter(skip_channels(widths, blocks))
+    for level, width in reversed(list(enumerate(widths))):
+        for _ in range(blocks + 1):
+            layers.append(Block(next(inputs), width, size, dropout))
+        if level:
+            conv = nn.Conv2d(width, width, 3, padding=1)
+            layers.append(nn.Sequential(nn.Upsample(scale_factor=2), conv))
+    return layers
+
+
 class MyUNet(nn.Module):
-    """The layers of a small U-Net; unet_forward connects them, skip_channels counts."""
+    """The layers of a small U-Net; unet_forward connects them."""
 
     def __init__(self, channels=1, widths=(32, 64), *, blocks=1, patch=2, num_classes=None, dropout=0.0, heads=4):
         super().__init__()
@@ -126,24 +150,11 @@ class MyUNet(nn.Module):
         self.time = nn.Sequential(nn.Linear(size, size), nn.SiLU(), nn.Linear(size, size))
         self.label = None if num_classes is None else nn.Embedding(num_classes + 1, size)
         self.stem = nn.Conv2d(channels * patch**2, first, 3, padding=1)
-        self.down = nn.ModuleList()
-        for level, width in enumerate(widths):
-            for i in range(blocks):
-                c_in = widths[max(level - 1, 0)] if i == 0 else width
-                self.down.append(Block(c_in, width, size, dropout))
-            if level < len(widths) - 1:
-                self.down.append(nn.Conv2d(width, width, 3, stride=2, padding=1))
+        self.down = down_path(widths, blocks, size, dropout)
         self.middle1 = Block(last, last, size, dropout)
         self.attention = SelfAttention(last, heads)
         self.middle2 = Block(last, last, size, dropout)
-        self.up = nn.ModuleList()
-        inputs = iter(skip_channels(widths, blocks))
-        for level, width in reversed(list(enumerate(widths))):
-            for _ in range(blocks + 1):
-                self.up.append(Block(next(inputs), width, size, dropout))
-            if level:
-                conv = nn.Conv2d(width, width, 3, padding=1)
-                self.up.append(nn.Sequential(nn.Upsample(scale_factor=2), conv))
+        self.up = up_path(widths, blocks, size, dropout)
         self.norm = nn.GroupNorm(8, first)
         self.out = nn.Conv2d(first, channels * patch**2, 3, padding=1)
         nn.init.zeros_(self.out.weight)

@@ -24,8 +24,10 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import takewhile
 from typing import Any
 
+from .. import colab
 from ..schedules import Schedule
 from . import diagnosis, library, report
 from .comparing import compare
@@ -118,18 +120,38 @@ class Exercise:
         returns    function if it passes, the package's otherwise
         raises     CheckFailed under nbgrader if it does not pass, after rebinding the name to the package's
         """
-        grading = "NBGRADER_EXECUTION" in os.environ
         function = instance(function)
+        if "NBGRADER_EXECUTION" in os.environ:
+            return self._grade(function, sys._getframe(1).f_globals)
         verdict = self.verdict = self.check(function)
-        if verdict.solved and save and not grading and os.environ.get("DDPM_COURSE_SAVE") != "0":
-            verdict.text.append(library.save(self, function))
-        if grading and not verdict.solved:
-            caller = sys._getframe(1).f_globals
-            if self.name in caller:  # the assignment in the check cell is not reached
-                caller[self.name] = self.reference
-            raise CheckFailed("\n".join([report.heading(self, verdict), *verdict.text]))
+        if verdict.solved and save and os.environ.get("DDPM_COURSE_SAVE") != "0":
+            verdict.text.append(library.save(self, function, colab.own_folder() / library.NAME))
         report.show_verdict(self, verdict)
         return function if verdict.solved else self.reference
+
+    def _grade(self, function: Any, namespace: dict[str, Any]) -> Callable:
+        """Check under nbgrader, so that nobody loses points twice; `namespace` is the notebook's.
+
+        After anything but success the name means the package's function, as the assignment in the check cell is not
+        reached. So does the name of an earlier exercise whose cell did not run at all.
+        """
+        from . import EXERCISES
+
+        for earlier in takewhile(lambda other: other is not self, EXERCISES):
+            if earlier.lesson == self.lesson and earlier.name not in namespace:
+                namespace[earlier.name] = earlier.reference
+        try:
+            verdict = self.check(function)
+        except KeyboardInterrupt:  # nbgrader's, when a cell takes too long
+            says = "It was still running when its time was up. Is there a loop that does not end?"
+            verdict = Verdict("wrong", [says], problem="raises")
+        self.verdict = verdict
+        if verdict.solved:
+            report.show_verdict(self, verdict)
+            return function
+        if self.name in namespace:
+            namespace[self.name] = self.reference
+        raise CheckFailed("\n".join([report.heading(self, verdict), *verdict.text]))
 
     def check(self, function: Any, schedule_class: type = Schedule) -> Verdict:
         """Judge function without showing, saving or returning anything else. Cases use `schedule_class`."""

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .. import schedules
+from .. import colab, schedules
 from .entries import NAME, CannotSave, entry
 from .running import untouched
 
@@ -49,7 +49,8 @@ def save(exercise: "Exercise", function: Callable, path: str | Path = NAME) -> s
     except (OSError, UnicodeError) as error:
         return f"Not saved: {path.name} cannot be read or written ({error})."
     mine = sum(not block["given"] for block in BLOCK.finditer(text))
-    return f"Saved in {path.name}, which now holds {mine} function{'s' * (mine != 1)} of yours."
+    where = colab.named(path) if path.is_relative_to(colab.DRIVE) else path.name
+    return f"Saved in {where}, which now holds {mine} function{'s' * (mine != 1)} of yours."
 
 
 def add(text: str, exercise: "Exercise", function: Callable, *, given: bool = False) -> str:

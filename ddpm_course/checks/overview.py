@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from .. import colab
 from . import library, report
 
 
@@ -23,13 +24,13 @@ def reset(name: str) -> None:
     )
 
 
-def progress(path: str | Path = library.NAME) -> bool:
+def progress(path: str | Path | None = None) -> bool:
     """Check every function in my_ddpm.py again, in an empty namespace, and show one line an exercise.
 
-    path:    the file
+    path:    the file; by default where the checks save it
     returns  False if the file does not run or holds a function that does not pass
     """
-    path, lines, solved, good = Path(path), [], 0, True
+    path, lines, solved, good = Path(path or colab.own_folder() / library.NAME), [], 0, True
     text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
     try:
         namespace = library.execute(text, path.name)

@@ -5,19 +5,20 @@ Colours are Okabe and Ito's, which colour-blind readers can tell apart. What sev
 curves and live; what one lesson draws is in a module of its name.
 """
 
-from .base import COLORS, STYLE, as_jpeg, finish, style
+from .base import COLORS, STYLE, as_jpeg, finish, in_few_greys, style
 from .curves import density_panels, heatmap_with_paths, histograms, lines, scatters
+from .describing import Picture, describe
 from .images import animate, as_pixels, show_images, show_rows, tile
 from .lesson01 import paths_and_drift
 from .lesson02 import cumulative_shares, images_with_values, paths, signal_and_noise, sum_of_noises, walk_and_jump
 from .lesson03 import over_t_and_log_snr, schedule_curves, scores, shares_below, work_and_steps
 from .lesson04 import ablations, codes_and_gram, maps, time_and_memory, unet_diagram
 from .lesson05 import best_guesses, bits_against_std
-from .lesson06 import descent, in_few_greys, power_spectrum, spectra, variances
+from .lesson06 import descent, power_spectrum, spectra, variances
 from .lesson08 import bias_curves, class_bars, gaussian_pairs, rate_and_distortion
 from .live import LiveTraining, curve_with_samples
 
-__all__ = ["COLORS", "STYLE", "as_jpeg", "finish", "style"]
+__all__ = ["COLORS", "STYLE", "Picture", "as_jpeg", "describe", "finish", "in_few_greys", "style"]
 __all__ += ["density_panels", "heatmap_with_paths", "histograms", "lines", "scatters"]
 __all__ += ["animate", "as_pixels", "show_images", "show_rows", "tile"]
 __all__ += ["LiveTraining", "curve_with_samples"]
@@ -26,5 +27,5 @@ __all__ += ["cumulative_shares", "images_with_values", "paths", "signal_and_nois
 __all__ += ["over_t_and_log_snr", "schedule_curves", "scores", "shares_below", "work_and_steps"]
 __all__ += ["ablations", "codes_and_gram", "maps", "time_and_memory", "unet_diagram"]
 __all__ += ["best_guesses", "bits_against_std"]
-__all__ += ["descent", "in_few_greys", "power_spectrum", "spectra", "variances"]
+__all__ += ["descent", "power_spectrum", "spectra", "variances"]
 __all__ += ["bias_curves", "class_bars", "gaussian_pairs", "rate_and_distortion"]

@@ -1,5 +1,6 @@
 """The look of every figure, and how it gets into the page in few bytes."""
 
+import base64
 import io
 from contextlib import contextmanager
 
@@ -8,7 +9,13 @@ from IPython import get_ipython
 from matplotlib.figure import Figure
 from PIL import Image
 
+from .describing import Picture, describe
+
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+# one of these goes with each colour, so that nothing is said by colour alone
+DASHES = ("-", "--", ":", "-.", (0, (8, 3)), (0, (3, 1, 1, 1, 1, 1)), (0, (1, 3)))
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+HATCHES = ("", "///", "...", "xx", "\\\\\\", "++", "oo")
 STYLE = {
     "figure.facecolor": "#fbfaf7",
     "axes.facecolor": "#fbfaf7",
@@ -22,7 +29,8 @@ STYLE = {
     "font.size": 11,
     "image.cmap": "gray",
     "image.interpolation": "nearest",
-    "legend.frameon": False,
+    "legend.framealpha": 0.8,  # lines behind a legend show, and do not make it illegible
+    "legend.edgecolor": "none",
     "figure.constrained_layout.use": True,
 }
 
@@ -34,28 +42,37 @@ def style():
         yield
 
 
-def finish(figure: Figure) -> Figure:
-    """Hand a figure to the cell that returns it, shown once: without this Jupyter would also draw it by itself."""
+def finish(figure: Figure, summary: str = "") -> Figure:
+    """Hand a figure to the cell that returns it, shown once: without this Jupyter would also draw it by itself.
+
+    summary: what the picture is, in a sentence that begins its alternative text; what its axes and curves show follows
+    """
     plt.close(figure)
+    figure.summary = summary
     if shell := get_ipython():  # told each time: Jupyter sets its own way of drawing whenever it sets up pyplot
-        shell.display_formatter.formatters["image/png"].for_type(Figure, small_png)
+        shown_as = shell.display_formatter.formatters
+        shown_as["image/png"].for_type(Figure, lambda figure: None)
+        shown_as["text/html"].for_type(Figure, lambda figure: in_colors(figure, 128)._repr_html_())
     return figure
 
 
-def small_png(figure: Figure) -> bytes:
-    """The figure as a PNG of 256 colours, a third of the bytes: a saved notebook holds two dozen of them."""
-    file = io.BytesIO()
+def in_colors(figure: Figure, levels: int) -> Picture:
+    """The figure as a PNG of so many colours: 128 take a quarter of the bytes; a lesson holds two dozen figures."""
+    file, small = io.BytesIO(), io.BytesIO()
     figure.savefig(file, format="png", dpi=figure.dpi, bbox_inches="tight")
-    picture, file = Image.open(file).convert("RGB"), io.BytesIO()
-    picture.quantize(256, dither=Image.Dither.NONE).save(file, "png", optimize=True)
-    return file.getvalue()
+    picture = Image.open(file).convert("RGB").quantize(levels, dither=Image.Dither.NONE)
+    picture.save(small, "png", optimize=True)
+    return Picture(base64.b64encode(small.getvalue()).decode(), "png", describe(figure))
 
 
-def as_jpeg(figure: Figure, quality: int = 50):
+def in_few_greys(figure: Figure, levels: int = 24) -> Picture:
+    """A figure full of small grey images in half the bytes, shown at once; 24 greys are enough for samples."""
+    return in_colors(figure, levels)
+
+
+def as_jpeg(figure: Figure, quality: int = 50) -> Picture:
     """A figure full of noisy photographs in few bytes, shown at once: as PNG a handful of them fill a notebook."""
-    from IPython.display import Image as Shown
-
     file = io.BytesIO()
     options = {"quality": quality, "optimize": True}
     figure.savefig(file, format="jpeg", dpi=figure.dpi, bbox_inches="tight", pil_kwargs=options)
-    return Shown(file.getvalue(), format="jpeg")
+    return Picture(base64.b64encode(file.getvalue()).decode(), "jpeg", describe(figure))

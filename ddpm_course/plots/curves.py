@@ -8,7 +8,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from .base import COLORS, finish, style
+from .base import COLORS, DASHES, finish, style
 
 
 def histograms(
@@ -20,14 +20,15 @@ def histograms(
         figure, ax = plt.subplots(figsize=(7.5, 3.2))
         for i, (name, values) in enumerate(samples.items()):
             ax.hist(
-                values.flatten().numpy(), bins, range, density=True, histtype="stepfilled" if i == 0 else "step",
-                alpha=0.35 if i == 0 else 1, linewidth=1.8, color=COLORS[i], label=name,
+                values.flatten().numpy(), bins, range=range, density=True, histtype="stepfilled" if i == 0 else "step",
+                alpha=0.35 if i == 0 else 1, linewidth=1.8, linestyle=DASHES[max(0, i - 1)], color=COLORS[i],
+                label=name,
             )  # fmt: skip
         if curve is not None:
             ax.plot(curve[0], curve[1], "k--", linewidth=1.3, label=curve[2])
         ax.set(xlabel=xlabel, ylabel="density", title=title)
         ax.legend()
-    return finish(figure)
+    return finish(figure, "Histograms, as densities")
 
 
 def lines(
@@ -40,7 +41,7 @@ def lines(
         figure, ax = plt.subplots(figsize=(7.5, 3.2))
         for i, (name, values) in enumerate(curves.items()):
             xs = torch.arange(len(values)) if x is None else x
-            ax.plot(xs, values, ("-", "--", ":", "-.")[i % 4], linewidth=2, label=name)
+            ax.plot(xs, values, linestyle=DASHES[i % 7], linewidth=2, label=name)
         if "x" in log:
             ax.set_xscale("log")
         if "y" in log:
@@ -64,7 +65,9 @@ def heatmap_with_paths(
             ax.plot(paths.numpy(), color="white", alpha=0.7, linewidth=0.8)
         ax.set(xlabel="t", ylabel="x", ylim=x_range, title=title)
         ax.grid(False)
-    return finish(figure)
+    return finish(
+        figure, f"Heat map of a distribution over {steps:,} steps" + (", under sample paths" * (paths is not None))
+    )
 
 
 def scatters(
@@ -82,7 +85,9 @@ def scatters(
         axes[0, 0].set_ylabel(ylabel)
         if title:
             figure.suptitle(title, fontsize=11)
-    return finish(figure)
+    wide = [" × ".join(f"{std:.2g}" for std in p.std(0)) for p in points]
+    told = "; ".join(f"{name} {spread}" for name, spread in zip(names, wide, strict=True))
+    return finish(figure, f"Clouds of points, with their standard deviations across and up: {told}")
 
 
 def density_panels(
@@ -103,4 +108,4 @@ def density_panels(
             ax.set_title(title, fontsize=10)
         axes[0, 0].set_ylabel("density")
         figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=9)
-    return finish(figure)
+    return finish(figure, "Densities side by side" + (", over histograms of samples" * (samples is not None)))

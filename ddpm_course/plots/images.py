@@ -1,7 +1,6 @@
 """Grids of images, and images that move."""
 
 import base64
-import html
 import io
 from collections.abc import Sequence
 
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from ..data import to_uint8
 from .base import finish, style
+from .describing import Picture
 
 
 def as_pixels(images: Tensor) -> Tensor:
@@ -41,24 +41,27 @@ def show_images(
     columns: int = 8,
     title: str | None = None,
     width: float = 7.5,
+    alt: str = "",
 ) -> Figure:
-    """A grid of images (N, C, H, W), uint8 or floats in [-1, 1]; `labels`, if any, stand above each image."""
+    """A grid of images (N, C, H, W), uint8 or floats in [-1, 1]; `labels`, if any, stand above each image.
+
+    alt: what they show, for people who do not see them; how they are laid out and labelled is added
+    """
     columns = min(columns, len(images))
     rows = images.split(columns)
     above = [labels[i : i + columns] for i in range(0, len(labels), columns)] if labels is not None else None
-    return _grid(rows, above, title=title, width=width)
+    return _grid(rows, above, title=title, width=width, alt=alt)
 
 
 def show_rows(
     rows: Sequence[Tensor], names: Sequence[str], *, above: Sequence[str] | None = None, title: str | None = None,
-    width: float = 7.5,
+    width: float = 7.5, alt: str = "",
 ) -> Figure:  # fmt: skip
-    """One named row of images (N, C, H, W) for each entry; `above` labels the columns."""
+    """One named row of images (N, C, H, W) for each entry; `above` labels the columns; `alt` as for `show_images`."""
     if len(rows) != len(names):
         raise ValueError(f"every row needs a name: {len(rows)} rows, {len(names)} names")
-    return _grid(
-        rows, [above] + [None] * (len(rows) - 1) if above is not None else None, names, title=title, width=width
-    )
+    labels = [above] + [None] * (len(rows) - 1) if above is not None else None
+    return _grid(rows, labels, names, title=title, width=width, alt=alt)
 
 
 def _grid(
@@ -68,6 +71,7 @@ def _grid(
     *,
     title: str | None,
     width: float,
+    alt: str,
 ) -> Figure:
     """Rows of images as one picture, with `above[r]` over the images of row r and `names[r]` to its left.
 
@@ -103,19 +107,29 @@ def _grid(
                 ax.text((i + 0.5) * cell, top - 1 / points, text, ha="center", va="bottom", fontsize=9)
         if title:
             figure.suptitle(title, fontsize=11)
-    return finish(figure)
+    return finish(figure, alt + ". " * bool(alt) + layout(rows, above, names))
+
+
+def layout(rows: Sequence[Tensor], above: Sequence[Sequence[str] | None] | None, names: Sequence[str]) -> str:
+    """How many pictures stand where, in words: rows of images (N, C, H, W), labels above them, names of the rows."""
+    count, columns = sum(len(row) for row in rows), len(rows[0])
+    pictures = "one picture" if count == 1 else f"{count} pictures"
+    text = f"{pictures} in {len(rows)} rows of {columns}" if len(rows) > 1 else f"{pictures} in a row"
+    if any(names):
+        text += f"; the rows: {', '.join(name for name in names if name)}"
+    if labels := [label for line in above or () for label in line or ()]:
+        text += f"; above them: {', '.join(labels)}"
+    return text[0].upper() + text[1:]
 
 
 def animate(
     frames: Sequence[Tensor], *, columns: int = 8, seconds: float = 4.0, zoom: int = 3, path=None, alt: str = ""
-):
+) -> Picture:
     """An animated GIF, shown in the page: each frame a batch of images (N, C, H, W). Also saved to `path`, if given.
 
     The last frame stays for a second and a half. A GIF plays wherever a page shows pictures, with no scripts. It is
     stored in the images' own size, which keeps notebooks small; the page enlarges it `zoom` times.
     """
-    from IPython.display import HTML
-
     grey = frames[0].shape[1] == 1  # a third of the file
     pictures = [Image.fromarray(tile(frame, columns)).convert("L" if grey else "RGB") for frame in frames]
     pause = max(20, round(1000 * seconds / len(pictures)))
@@ -125,6 +139,5 @@ def animate(
     if path is not None:
         with open(path, "wb") as f:
             f.write(file.getvalue())
-    data = base64.b64encode(file.getvalue()).decode()
-    width, look = pictures[0].width * zoom, "image-rendering: pixelated"
-    return HTML(f'<img alt="{html.escape(alt)}" width="{width}" style="{look}" src="data:image/gif;base64,{data}">')
+    look = f'width="{pictures[0].width * zoom}" style="image-rendering: pixelated; max-width: 100%"'
+    return Picture(base64.b64encode(file.getvalue()).decode(), "gif", alt or "An animation.", look)

@@ -20,4 +20,6 @@ def paths_and_drift(chain: Tensor, euler: Tensor, drift: Tensor) -> Figure:
             ax.plot(t, drift[t, i], "--", color=COLORS[i], linewidth=2.2, label=f"{first}drift alone")
         ax.set(xlabel="t", ylabel="x", ylim=(-3.8, 4.2))
         ax.legend(loc="upper left", ncols=3, fontsize=9)
-    return finish(figure)
+    return finish(
+        figure, "Paths of the chain, the Euler–Maruyama paths that lie on them, and the equation without noise"
+    )

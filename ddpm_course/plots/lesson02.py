@@ -23,13 +23,15 @@ def sum_of_noises(e1: Tensor, e2: Tensor, a: float, b: float) -> Figure:
         left.text(3.1 * a / size, 3.1 * b / size, "(a, b)", color=COLORS[1], fontsize=12)
         left.set(xlim=(-4, 4), ylim=(-4, 4), aspect="equal", xlabel="ε₁", ylabel="ε₂", title="pairs of noises")
         total = (a * e1 + b * e2).numpy()
-        right.hist(total, 90, (-5, 5), density=True, histtype="stepfilled", alpha=0.35, label="a ε₁ + b ε₂")
+        right.hist(total, 90, range=(-5, 5), density=True, histtype="stepfilled", alpha=0.35, label="a ε₁ + b ε₂")
         for std, line, color, name in ((size, "-", COLORS[1], "√(a² + b²)"), (a + b, "--", "black", "a + b")):
             density = torch.exp(-(grid**2) / (2 * std**2)) / (std * (2 * torch.pi) ** 0.5)
             right.plot(grid, density, line, color=color, label=f"Gaussian, std {name} = {std:.2g}")
         right.set(xlabel="value", ylabel="density", ylim=(0, 0.62), title=f"their sum, a = {a}, b = {b}")
         right.legend(loc="upper center", fontsize=9)
-    return finish(figure)
+    return finish(
+        figure, "Left, a round cloud of pairs of noises with the direction (a, b); right, the distribution of their sum"
+    )
 
 
 def images_with_values(images: Tensor, names: Sequence[str]) -> Figure:
@@ -45,11 +47,12 @@ def images_with_values(images: Tensor, names: Sequence[str]) -> Figure:
             top.imshow(pixels.permute(1, 2, 0).expand(-1, -1, 3))
             top.axis("off")
             top.set_title(name, fontsize=10)
-            below.hist(image.flatten().numpy(), 60, (-4, 4), density=True, alpha=0.5, histtype="stepfilled")
+            below.hist(image.flatten().numpy(), 60, range=(-4, 4), density=True, alpha=0.5, histtype="stepfilled")
             below.plot(grid, normal, "k--", linewidth=1)
             below.set(xlabel="value", ylim=(0, 1.5), xticks=[-3, 0, 3])
         axes[1, 0].set_ylabel("density")
-    return finish(figure)
+    told = ", ".join(f"{name} {image.std():.2f}" for name, image in zip(names, images, strict=True))
+    return finish(figure, f"Images, and below each how its values are spread; their standard deviations: {told}")
 
 
 def walk_and_jump(panels: Sequence[tuple[str, Tensor, Tensor]], grid: Tensor, densities: Sequence[Tensor]) -> Figure:
@@ -60,13 +63,13 @@ def walk_and_jump(panels: Sequence[tuple[str, Tensor, Tensor]], grid: Tensor, de
             span = (grid[0].item(), grid[-1].item())
             for values, kind, look in ((walked, "stepfilled", {"alpha": 0.35}), (jumped, "step", {"linewidth": 1.6})):
                 label = "chain" if values is walked else "closed form"
-                ax.hist(values.flatten().numpy(), 60, span, density=True, histtype=kind, label=label, **look)
+                ax.hist(values.flatten().numpy(), 60, range=span, density=True, histtype=kind, label=label, **look)
             ax.plot(grid, density, "k--", linewidth=1.2, label="exact")
             ax.set(title=name, xlabel="x")
         axes[0, 0].set_ylabel("density")
         handles, labels = axes[0, 0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper center", ncols=3)
-    return finish(figure)
+    return finish(figure, "Histograms of walked and of jumped samples over each other, with the exact density")
 
 
 def cumulative_shares(samples: dict[str, Tensor], at: float, shares: tuple[float, float]) -> Figure:
@@ -80,7 +83,7 @@ def cumulative_shares(samples: dict[str, Tensor], at: float, shares: tuple[float
         ax.annotate(f"D = {abs(shares[0] - shares[1]):.2f}", (at, min(shares)), (14, -14), textcoords="offset points")
         ax.set(xlabel="x", ylabel="share of values ≤ x")
         ax.legend(loc="upper left")
-    return finish(figure)
+    return finish(figure, f"Shares of values up to x; the widest gap is {abs(shares[0] - shares[1]):.2f} at {at:.2g}")
 
 
 def paths(groups: dict[str, Tensor], times: Tensor) -> Figure:
@@ -93,7 +96,7 @@ def paths(groups: dict[str, Tensor], times: Tensor) -> Figure:
             ax.set_xlabel("t")
             ax.set_title(name, fontsize=10)
         axes[0, 0].set_ylabel("x")
-    return finish(figure)
+    return finish(figure, f"The same {len(group.T)} values followed over t, in {len(groups)} ways")
 
 
 def signal_and_noise(alpha_bar: Tensor, marks: Sequence[int]) -> Figure:
@@ -111,4 +114,6 @@ def signal_and_noise(alpha_bar: Tensor, marks: Sequence[int]) -> Figure:
         for t in marks:
             right.annotate(f"t = {t}", (signal[t] * 1.06, noise[t] * 1.07 + 0.02), fontsize=9)
         right.set(xlabel="signal", ylabel="noise", xlim=(0, 1.35), ylim=(0, 1.2), aspect="equal")
-    return finish(figure)
+    return finish(
+        figure, "Left, signal and noise over t; right, the same pair as a point that moves along a quarter circle"
+    )

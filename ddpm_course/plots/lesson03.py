@@ -8,9 +8,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from ..schedules import Schedule
-from .base import COLORS, finish, style
-
-DASHES = ("-", "--", "-.", ":")
+from .base import COLORS, DASHES, MARKERS, finish, style
 
 
 def schedule_curves(schedules: dict[str, Schedule], *, log_snr: tuple[float, float] = (-14, 11)) -> Figure:
@@ -19,7 +17,7 @@ def schedule_curves(schedules: dict[str, Schedule], *, log_snr: tuple[float, flo
         figure, axes = plt.subplots(1, 3, figsize=(7.5, 3.0))
         for i, (name, schedule) in enumerate(schedules.items()):
             share = torch.arange(schedule.T + 1) / schedule.T
-            look = {"color": COLORS[i % 7], "linestyle": DASHES[i % 4], "linewidth": 2}
+            look = {"color": COLORS[i % 7], "linestyle": DASHES[i % 7], "linewidth": 2}
             axes[0].plot(share[1:], schedule.beta[1:].log10(), **look)
             axes[1].plot(share, schedule.alpha_bar, label=name, **look)
             axes[2].plot(share[1:], schedule.snr[1:].log(), **look)
@@ -30,7 +28,9 @@ def schedule_curves(schedules: dict[str, Schedule], *, log_snr: tuple[float, flo
         for ax in axes:
             ax.set(xlabel="t / T", xticks=[0, 0.5, 1])
         figure.legend(loc="outside lower center", ncols=max(1, len(schedules)), fontsize=9)
-    return finish(figure)
+    return finish(
+        figure, "Noise schedules three times over t/T: β on a logarithmic scale, ᾱ, and the logarithm of the SNR"
+    )
 
 
 def shares_below(log_snrs: dict[str, Tensor], window: tuple[float, float]) -> Figure:
@@ -41,11 +41,12 @@ def shares_below(log_snrs: dict[str, Tensor], window: tuple[float, float]) -> Fi
         for i, (name, values) in enumerate(log_snrs.items()):
             values = values.sort().values
             share = torch.arange(1, len(values) + 1) / len(values)
-            ax.step(values, share, DASHES[i % 4], where="post", color=COLORS[i % 7], linewidth=2, label=name)
+            look = {"color": COLORS[i % 7], "linestyle": DASHES[i % 7], "linewidth": 2}
+            ax.step(values, share, where="post", label=name, **look)
         ax.plot([low, high], [0, 1], color="black", linewidth=1, label="perfectly even")
         ax.set(xlabel="log-SNR", ylabel="share of steps at or below", xlim=(low - 4, high + 1))
         ax.legend(loc="upper left", fontsize=9)
-    return finish(figure)
+    return finish(figure, "How evenly schedules spread their steps over log-SNR; a straight line would be even")
 
 
 def over_t_and_log_snr(
@@ -54,16 +55,18 @@ def over_t_and_log_snr(
     """The same losses twice: over t, a curve a schedule; over log-SNR, where they share one. `guess` is dashed."""
     with style():
         figure, (left, right) = plt.subplots(1, 2, figsize=(7.5, 3.2), sharey=True)
-        markers = ("o", "s", "^", "D")
         for i, (name, schedule) in enumerate(schedules.items()):
-            color, values = COLORS[i % 7], losses[name]
-            left.plot(times, values, DASHES[i % 4], color=color, linewidth=2)
-            right.scatter(schedule.snr[times].log(), values, s=14, marker=markers[i % 4], color=color, label=name)
+            look = {"color": COLORS[i % 7], "marker": MARKERS[i % 7]}
+            every = (2 * i, max(1, len(times) // 6))
+            left.plot(times, losses[name], linestyle=DASHES[i % 7], linewidth=2, markersize=5, markevery=every, **look)
+            right.scatter(schedule.snr[times].log(), losses[name], s=14, label=name, **look)
         right.plot(*guess, "--", color="black", linewidth=1, label="best straight line")
         left.set(xlabel="t", ylabel="least squared error", ylim=(0, 1.03))
         right.set(xlabel="log-SNR", xlim=(12, -14))  # noise grows to the right, as it does over t
         figure.legend(loc="outside lower center", ncols=5, fontsize=9, markerscale=1.5)
-    return finish(figure)
+    return finish(
+        figure, "The same losses twice: over t, a curve a schedule; over log-SNR, where they lie on one curve"
+    )
 
 
 def work_and_steps(log_snr: Tensor, work: dict[str, dict[str, Tensor]], log_snrs: dict[str, Tensor]) -> Figure:
@@ -74,7 +77,7 @@ def work_and_steps(log_snr: Tensor, work: dict[str, dict[str, Tensor]], log_snrs
         )
         for ax, (measure, curves) in zip(axes, work.items(), strict=False):
             for i, (name, values) in enumerate(curves.items()):
-                ax.plot(log_snr, values, DASHES[i], color=COLORS[i], linewidth=2, label=name)
+                ax.plot(log_snr, values, linestyle=DASHES[i], color=COLORS[i], linewidth=2, label=name)
                 ax.fill_between(log_snr, values, color=COLORS[i], alpha=0.15)
             ax.set(ylabel=measure, ylim=(0, None))
         axes[0].legend(fontsize=9)
@@ -84,7 +87,9 @@ def work_and_steps(log_snr: Tensor, work: dict[str, dict[str, Tensor]], log_snrs
         axes[-1].set(xlabel="log-SNR", xlim=(11, -14), ylim=(0.6 - len(log_snrs), 0.6))
         axes[-1].set_yticks([-i for i in range(len(log_snrs))], list(log_snrs))
         axes[-1].grid(False)
-    return finish(figure)
+    return finish(
+        figure, "Above, how much there is to learn at each log-SNR; below, a tick for every 25th step of each schedule"
+    )
 
 
 def scores(points: dict[str, tuple[float, float]], bounds: tuple[float, float]) -> Figure:
@@ -99,4 +104,5 @@ def scores(points: dict[str, tuple[float, float]], bounds: tuple[float, float]) 
             ax.scatter(bits, gap, s=50, color=COLORS[i % 7], zorder=3)
             ax.annotate(name, (bits, gap), (7, 4), textcoords="offset points", fontsize=10)
         ax.set(xscale="log", xlim=(low, high), ylim=(0, 0.35), xlabel="L_T, bits per dimension", ylabel="unevenness D")
-    return finish(figure)
+    told = "; ".join(f"{name} {bits:.1e} and {gap:.2f}" for name, (bits, gap) in points.items())
+    return finish(figure, f"Schedules by their two scores, L_T and unevenness D: {told}")

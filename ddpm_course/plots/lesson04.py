@@ -10,7 +10,7 @@ from matplotlib.patches import FancyArrowPatch, Rectangle
 from matplotlib.ticker import LogLocator, NullFormatter
 from torch import Tensor
 
-from .base import COLORS, finish, style
+from .base import COLORS, DASHES, HATCHES, finish, style
 
 
 def milliseconds(function: Callable, *inputs: Tensor, repeats: int = 3) -> float:
@@ -40,7 +40,12 @@ def kept_megabytes(function: Callable, *inputs: Tensor) -> float:
 
 def unet_diagram(rows: Sequence) -> Figure:
     """A U-Net from its `layer_table`: heights are resolutions, widths channels, dashed arrows the skips."""
-    kinds = {"ResidualBlock": COLORS[0], "Block": COLORS[0], "Attention": COLORS[2], "SelfAttention": COLORS[2]}
+    names = {"ResidualBlock": "block", "Block": "block", "Attention": "attention", "SelfAttention": "attention"}
+    kinds = {"block": COLORS[0], "attention": COLORS[2], "convolution": COLORS[4]}
+    looks = {
+        kind: {"facecolor": color, "hatch": hatch, "edgecolor": "#fbfaf7", "alpha": 0.85, "linewidth": 0}
+        for (kind, color), hatch in zip(kinds.items(), HATCHES, strict=False)
+    }
     layers = [row for row in rows if len(row.output) == 4 and row.layer not in ("GroupNorm", "Identity")]
     sides = sorted({row.output[2] for row in layers}, reverse=True)
     skips, x = [], 0.0
@@ -51,10 +56,8 @@ def unet_diagram(rows: Sequence) -> Figure:
             level = sides.index(side)
             middle = -1.35 * level - 0.7 * row.name.startswith(("middle", "attention"))
             width, height = 0.25 + 0.006 * channels, 1.1 * (side / sides[0]) ** 0.5
-            box = Rectangle(
-                (x, middle - height / 2), width, height, color=kinds.get(row.layer, COLORS[4]), alpha=0.85, linewidth=0
-            )
-            ax.add_patch(box)
+            look = looks[names.get(row.layer, "convolution")]
+            ax.add_patch(Rectangle((x, middle - height / 2), width, height, **look))
             ax.text(x + width / 2, middle + height / 2 + 0.04, f"{channels}", ha="center", va="bottom", fontsize=8)
             if row.name.startswith(("stem", "down")):
                 skips.append((x + width, middle))
@@ -65,13 +68,13 @@ def unet_diagram(rows: Sequence) -> Figure:
             x += width + 0.28
         for level, side in enumerate(sides):
             ax.text(-0.25, -1.35 * level, f"{side} × {side}", ha="right", va="center", fontsize=10)
-        for name, color in (("block", COLORS[0]), ("attention", COLORS[2]), ("convolution", COLORS[4])):
-            ax.scatter([], [], marker="s", s=60, color=color, label=name)
-        ax.plot([], [], "--", color="black", alpha=0.45, label="skip")
+        keys = [Rectangle((0, 0), 1, 1, label=kind, **look) for kind, look in looks.items()]
+        keys += ax.plot([], [], "--", color="black", alpha=0.45, label="skip")
         ax.set(xlim=(-1.2, x), ylim=(-1.35 * (len(sides) - 1) - 1.5, 1.0))
         ax.axis("off")
-        ax.legend(loc="lower center", ncols=4, fontsize=9)
-    return finish(figure)
+        ax.legend(handles=keys, loc="lower center", ncols=4, fontsize=9)
+    way = f"from {sides[0]} × {sides[0]} down to {sides[-1]} × {sides[-1]} and up again"
+    return finish(figure, f"Diagram of a U-Net: boxes lead {way}, and dashed arrows, the skips, across")
 
 
 def codes_and_gram(codes: dict[str, Tensor], first: int = 1) -> Figure:
@@ -90,7 +93,7 @@ def codes_and_gram(codes: dict[str, Tensor], first: int = 1) -> Figure:
             for ax in (left, right):
                 ax.grid(False)
             figure.colorbar(picture, ax=right, shrink=0.85)
-    return finish(figure)
+    return finish(figure, "Codes of t as heat maps, and the products of all pairs beside them: " + ", ".join(codes))
 
 
 def maps(panels: dict[str, Tensor], *, columns: int = 4, cmap: str = "viridis", numbers: bool = False) -> Figure:
@@ -108,7 +111,7 @@ def maps(panels: dict[str, Tensor], *, columns: int = 4, cmap: str = "viridis", 
                 for j, value in enumerate(row):
                     light = value < 0.6 * values.max()
                     ax.text(j, i, f"{value:g}", ha="center", va="center", color="white" if light else "black")
-    return finish(figure)
+    return finish(figure, "Small maps side by side: " + ", ".join(panels))
 
 
 def time_and_memory(
@@ -125,7 +128,7 @@ def time_and_memory(
             ax.set_xticks(positions, [f"{side}²" for side in sides])
             ax.minorticks_off()
         axes[0].legend(fontsize=9)
-    return finish(figure)
+    return finish(figure, "Time and memory against the number of positions")
 
 
 def ablations(curves: dict[str, list[tuple[int, float]]], thirds: dict[str, Sequence[float]]) -> Figure:
@@ -133,9 +136,10 @@ def ablations(curves: dict[str, list[tuple[int, float]]], thirds: dict[str, Sequ
     with style():
         figure, (left, right) = plt.subplots(1, 2, figsize=(7.5, 3.4), width_ratios=(1.15, 1))
         for i, (name, losses) in enumerate(curves.items()):
-            left.plot(*zip(*losses, strict=True), ("-", "--", ":", "-.")[i % 4], marker=".", linewidth=2, label=name)
+            left.plot(*zip(*losses, strict=True), linestyle=DASHES[i % 7], marker=".", linewidth=2, label=name)
             places = torch.arange(3) + 0.2 * (i - (len(curves) - 1) / 2)
-            right.bar(places, thirds[name], 0.18, color=COLORS[i], label=name)
+            look = {"color": COLORS[i], "hatch": HATCHES[i], "edgecolor": "#fbfaf7", "linewidth": 0}
+            right.bar(places, thirds[name], 0.18, label=name, **look)
         left.set(xlabel="step", ylabel="training loss", yscale="log")
         right.set(ylabel="held-out loss", yscale="log", xlabel="t")
         right.set_xticks(range(3), ["1 … 100", "101 … 400", "401 … 1000"], fontsize=9)
@@ -143,5 +147,5 @@ def ablations(curves: dict[str, list[tuple[int, float]]], thirds: dict[str, Sequ
             ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             ax.yaxis.set_major_formatter("{x:g}")
             ax.yaxis.set_minor_formatter(NullFormatter())
-        left.legend(fontsize=9)
-    return finish(figure)
+        left.legend(fontsize=9)  # for both: the bars leave no room
+    return finish(figure, "Left, training losses; right, held-out losses for early, middle and late t, a bar a network")

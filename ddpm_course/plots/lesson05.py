@@ -23,7 +23,10 @@ def best_guesses(noise: Tensor, density: Tensor, guesses: Tensor, costs: dict[st
         right.set(xlabel="the guess", ylabel="average loss", ylim=(0, 3))
         left.legend(loc="upper right", fontsize=9)
         right.legend(loc="upper center", fontsize=9)
-    return finish(figure)
+    return finish(
+        figure,
+        "Left, the density of the noise given x_t, with the best guess under each loss; right, what each guess costs",
+    )
 
 
 def bits_against_std(stds: Sequence[float], bits: Sequence[float], marks: dict[str, float]) -> Figure:
@@ -36,4 +39,4 @@ def bits_against_std(stds: Sequence[float], bits: Sequence[float], marks: dict[s
         ax.set(xscale="log", xlabel="standard deviation of the last step", ylabel="L₀, bits per pixel")
         ax.set_ylim(0, min(max(bits), 8) * 1.05)
         ax.legend()
-    return finish(figure)
+    return finish(figure, "L₀ over the standard deviation of the decoder")

@@ -1,31 +1,19 @@
 """Figures of lesson 06."""
 
-import io
 from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
 import torch
 from matplotlib.figure import Figure
-from PIL import Image
 from torch import Tensor
 
-from .base import COLORS, finish, style
-
-
-def in_few_greys(figure: Figure, levels: int = 24):
-    """A figure full of small grey images in half the bytes, shown at once; 24 greys are enough for samples."""
-    from IPython.display import Image as Shown
-
-    file, small = io.BytesIO(), io.BytesIO()
-    figure.savefig(file, format="png", dpi=figure.dpi, bbox_inches="tight")
-    Image.open(file).convert("RGB").quantize(levels, dither=Image.Dither.NONE).save(small, "png", optimize=True)
-    return Shown(small.getvalue(), format="png")
+from .base import COLORS, DASHES, MARKERS, finish, style
 
 
 def power_spectrum(images: Tensor) -> Tensor:
     """(F,) mean power at 0, 1, ... waves across the image, over all directions; white noise of variance 1 has 1."""
     side = images.shape[-1]
-    power = torch.fft.fft2(images.double().cpu()).abs().square() / (images.shape[-2] * side)  # (N, C, H, W)
+    power = torch.fft.fft2(images.cpu().double()).abs().square() / (images.shape[-2] * side)  # (N, C, H, W)
     f = torch.fft.fftfreq(side, 1 / side)
     radius = (f[:, None] ** 2 + f**2).sqrt().round().long()  # (H, W)
     mean = power.mean((0, 1))
@@ -38,12 +26,12 @@ def variances(groups: dict[str, tuple[Sequence[int], dict[str, Tensor]]]) -> Fig
         figure, axes = plt.subplots(1, len(groups), figsize=(7.5, 3.1), sharey=True, squeeze=False)
         for ax, (title, (times, curves)) in zip(axes[0], groups.items(), strict=True):
             for i, (name, shares) in enumerate(curves.items()):
-                ax.plot(times, shares, ("-", "--", "-.")[i], color=COLORS[i], linewidth=2, label=name)
+                ax.plot(times, shares, linestyle=DASHES[i], color=COLORS[i], linewidth=2, label=name)
             ax.set(xlabel="t", ylim=(0, 1.1))
             ax.set_title(title, fontsize=10)
         axes[0, 0].set_ylabel("share of β")
         axes[0, -1].legend(loc="lower right")
-    return finish(figure)
+    return finish(figure, "Variances of a reverse step as shares of β")
 
 
 def spectra(images: Tensor, alpha_bar: Tensor, times: Sequence[int], estimates: dict[int, Tensor]) -> Figure:
@@ -57,19 +45,26 @@ def spectra(images: Tensor, alpha_bar: Tensor, times: Sequence[int], estimates: 
     with style():
         figure, (left, right) = plt.subplots(1, 2, figsize=(7.5, 3.6))
         for i, t in enumerate(times):
-            left.plot(waves[1:], alpha_bar[t] * power[1:], color=COLORS[i], linewidth=2, label=f"t = {t}")
-            left.axhline(1 - alpha_bar[t], color=COLORS[i], linestyle="--", linewidth=1.2)
+            look = {"color": COLORS[i], "marker": MARKERS[i], "markersize": 5, "markevery": (i, 4)}
+            left.plot(waves[1:], alpha_bar[t] * power[1:], linewidth=2, label=f"t = {t}", **look)
+            noise = (1 - alpha_bar[t]).expand(len(waves) - 1)
+            left.plot(waves[1:], noise, linestyle="--", linewidth=1.2, **look)
         left.set(yscale="log", xlabel="waves across the image", ylabel="power", ylim=(1e-3, 3e2), xticks=waves[2::3])
         left.set_title("in x_t: image (solid), noise (dashed)", fontsize=10)
         left.legend(fontsize=9, ncols=2)
-        for (t, x0), color in zip(estimates.items(), COLORS, strict=False):
-            right.plot(waves[1:], (power_spectrum(x0) / power)[1:], color=color, linewidth=2, label=f"t = {t}")
+        for i, (t, x0) in enumerate(estimates.items()):
+            look = {"color": COLORS[i], "marker": MARKERS[i], "markersize": 5, "linestyle": DASHES[i]}
+            right.plot(
+                waves[1:], (power_spectrum(x0) / power)[1:], linewidth=2, markevery=(i, 4), label=f"t = {t}", **look
+            )
         right.axhline(1, color="black", linewidth=1, linestyle=":")
         right.set(yscale="log", xlabel="waves across the image", ylabel="share of the power in real images")
         right.set_xticks(waves[2::3])
         right.set_title("in the estimate of x_0", fontsize=10)
         right.legend(fontsize=9, ncols=2)
-    return finish(figure)
+    return finish(
+        figure, "Power over the number of waves: of image and noise in x_t, and of estimates of x_0 as a share"
+    )
 
 
 def descent(times: Sequence[int], scores: dict[str, Sequence[float]], floor: float | None = None) -> Figure:
@@ -83,4 +78,4 @@ def descent(times: Sequence[int], scores: dict[str, Sequence[float]], floor: flo
         ax.set(xlabel="t", ylabel="Fréchet distance", yscale="log")
         ax.invert_xaxis()
         ax.legend()
-    return finish(figure)
+    return finish(figure, "A score on the way from t = T on the left to 0 on the right")

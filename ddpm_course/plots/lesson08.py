@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Ellipse
 from torch import Tensor
 
-from .base import COLORS, finish, style
+from .base import COLORS, DASHES, MARKERS, finish, style
 
 
 def rate_and_distortion(terms: Tensor, times: Sequence[int], spent: Sequence[float], off: Sequence[float]) -> Figure:
@@ -23,7 +23,7 @@ def rate_and_distortion(terms: Tensor, times: Sequence[int], spent: Sequence[flo
                 right.annotate(f"t = {t}", (x, y), (7, 4), textcoords="offset points", fontsize=9)
         right.set(xlabel="bits per dimension so far", ylabel="x̂₀ off by (grey levels)", title="the message")
         right.set(ylim=(0, None), xlim=(None, 1.12 * max(spent)))
-    return finish(figure)
+    return finish(figure, "Left, what every step costs; right, how far the estimate of x_0 is off after so many bits")
 
 
 def gaussian_pairs(pairs: dict[str, tuple[Tensor, ...]], distances: Sequence[float]) -> Figure:
@@ -40,19 +40,22 @@ def gaussian_pairs(pairs: dict[str, tuple[Tensor, ...]], distances: Sequence[flo
                 ax.plot(*mean, "+", color=color, markersize=9)
             ax.set(xlim=(-4.4, 4.4), ylim=(-4.4, 4.4), aspect="equal", xticks=[-4, 0, 4], yticks=[-4, 0, 4])
             ax.set_title(f"{name}: d² = {distance:.2f}", fontsize=10)
-    return finish(figure)
+    told = "; ".join(f"{name} {distance:.2f}" for name, distance in zip(pairs, distances, strict=True))
+    return finish(
+        figure, f"Pairs of Gaussians, drawn as a solid and a dashed ellipse, and their squared distances: {told}"
+    )
 
 
 def bias_curves(n: Tensor, curves: dict[str, Tensor], limits: dict[str, float]) -> Figure:
     """Fréchet distances against the number of samples, and against its inverse with the lines that fit."""
     with style():
         figure, (left, right) = plt.subplots(1, 2, figsize=(7.5, 3.3))
-        for (name, curve), color, mark in zip(curves.items(), COLORS, "os^v", strict=False):
-            left.loglog(n, curve, mark + "-", color=color, linewidth=1.6, label=name)
+        for (name, curve), color, mark, dashes in zip(curves.items(), COLORS, MARKERS, DASHES, strict=False):
+            left.loglog(n, curve, marker=mark, linestyle=dashes, color=color, linewidth=1.6, label=name)
             x = 1 / n.double()
             slope = ((curve - limits[name]) * x).sum() / x.square().sum()
             ends = torch.tensor([0, x.max()])
-            right.plot(ends, limits[name] + slope * ends, color=color, linewidth=1.2)
+            right.plot(ends, limits[name] + slope * ends, linestyle=dashes, color=color, linewidth=1.2)
             right.plot(x, curve, mark, color=color)
             right.annotate(f"{limits[name]:.2f}", (0, limits[name]), (4, 8), textcoords="offset points", color=color)
         left.loglog(n, curves["real"][0] * n[0] / n, "k:", linewidth=1, label="∝ 1/n")
@@ -62,7 +65,10 @@ def bias_curves(n: Tensor, curves: dict[str, Tensor], limits: dict[str, float]) 
         left.legend()
         right.locator_params(axis="x", nbins=5)
         right.set(xlabel="1/n", xlim=(-0.0004, None), ylim=(min(0, *limits.values()), None))
-    return finish(figure)
+    told = ", ".join(f"{name} {limit:.2f}" for name, limit in limits.items())
+    return finish(
+        figure, f"Fréchet distances over the number of samples and over its inverse, where lines end at: {told}"
+    )
 
 
 def class_bars(counts: dict[str, Tensor], shares: Tensor, names: Sequence[str]) -> Figure:
@@ -79,4 +85,4 @@ def class_bars(counts: dict[str, Tensor], shares: Tensor, names: Sequence[str]) 
             ax.set_title(name, fontsize=10)
             ax.grid(axis="x", visible=False)
         axes[-1, 0].set_xticks(where, names, rotation=25, ha="right", fontsize=9)
-    return finish(figure)
+    return finish(figure, f"Images of each class ({', '.join(names)}), bars over the grey band that chance allows")

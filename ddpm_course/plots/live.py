@@ -32,7 +32,8 @@ def curve_with_samples(
                 for spine in ax.spines.values():
                     spine.set_visible(False)
                 ax.set_ylabel(f"step {step:,}", rotation=0, ha="right", va="center", fontsize=10)
-    return finish(figure)
+    told = ", ".join(f"{step:,}" for step, _ in grids)
+    return finish(figure, "The loss of a training" + (f", above samples drawn at step {told}" if grids else ""))
 
 
 class LiveTraining:

@@ -37,7 +37,7 @@ ROWS = {  # in the order of what they tell
     "smalldiffusion": "smalldiffusion's U-Net",
     "smalldiffusion, our recipe": "its network, our recipe",
 }
-COSTS = ("batch", "size", "steps")
+COSTS = ("batch", "size", "steps", "overhead", "curve")
 IMPORTS = {
     "torch": "import torch",
     "the package": "import ddpm_course",
@@ -184,11 +184,17 @@ def markdown(results: dict[str, dict]) -> str:
         ("batch", "training images/s at batch size", "{:.0f}"),
         ("size", "training images/s at image size", "{:.0f}"),
         ("steps", "seconds for 64 images at sampling steps", "{:.1f}"),
+        ("overhead", "seconds for 64 images, 25 steps", "{:.2f}"),
         ("imports", "seconds to import", "{:.1f}"),
     ):
         if name in results:
             values = results[name]["values"]
             blocks.append(grid((head, *map(str, values)), [("", *(form.format(v) for v in values.values()))]))
+    if "curve" in results:
+        values = results["curve"]["values"]
+        head = ("bundled network: Fréchet distance, as asked; sampling steps", *next(iter(values.values())))
+        lines = [(name, *(f"{d:.2f}, {a:.1f} %" for d, a in at.values())) for name, at in values.items()]
+        blocks.append(grid(head, lines))
     lessons = [results[name] for name in editions.lessons() if name in results]
     if lessons:
         head = ("seconds to run lesson", *(r["name"][:2] for r in lessons))

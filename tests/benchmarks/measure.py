@@ -10,6 +10,7 @@ import importlib
 import inspect
 import json
 import os
+import statistics
 import sys
 import time
 from contextlib import redirect_stdout
@@ -22,9 +23,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from ddpm_course.data import load_images, to_unit_range
-from ddpm_course.metrics import features, frechet_distance
-from ddpm_course.samplers import ddim_steps, generate
-from ddpm_course.training import Run, best_device, train
+from ddpm_course.metrics import classify, features, frechet_distance
+from ddpm_course.samplers import ancestral_steps, ddim_steps, generate, guided
+from ddpm_course.training import Run, best_device, load_pretrained, train
 
 SAMPLES, DDIM_STEPS = 1000, 50  # of the Fréchet distance
 SHAPE = (64, 1, 28, 28)  # of the images whose sampling is timed
@@ -210,6 +211,63 @@ def cost(name: str) -> dict:
     return dict(name=name, values=rates)
 
 
+SAMPLERS = {  # what the curve compares, on the bundled network: a sampler and a scale of guidance
+    "DDIM": (ddim_steps, None),
+    "ancestral, β̃": (ancestral_steps, None),
+    "DDIM, guidance 1.5": (ddim_steps, 1.5),
+}
+
+
+def curve(counts: tuple[int, ...] = (5, 10, 25, 50), samples: int = SAMPLES) -> dict:
+    """Fréchet distance of the bundled network's conditional samples, and how many in 100 the judge calls what was
+    asked for, by sampler and number of steps: what `generate`'s defaults are chosen from."""
+    device = best_device()
+    net, diffusion, _ = load_pretrained(device)
+    reference = features(load_images(split="test")[0])
+    y, values = (torch.arange(samples) % 10).to(device), {}
+    for name, (sampler, scale) in SAMPLERS.items():
+        called = guided(net, scale) if scale else net
+        for steps in counts:
+            made = generate(
+                called, diffusion, (samples, *SHAPE[1:]), steps, y=y, sampler=sampler, progress=False,
+                generator=torch.Generator(device).manual_seed(0),
+            )  # fmt: skip
+            asked = (classify(made).cpu() == y.cpu()).double().mean().item()
+            values.setdefault(name, {})[steps] = [round(frechet_distance(made, reference), 2), round(100 * asked, 1)]
+            print(name, steps, values[name][steps], flush=True)
+    return dict(name="curve", values=values)
+
+
+def overhead(repeats: int = 11) -> dict:
+    """What `generate` costs beyond the network's calls: seconds for 64 images of lesson 00's network at its default
+    number of steps, and of as many bare calls on inputs of that shape; medians of runs that take turns."""
+    net, diffusion, _ = ours.lesson_00()
+    device = best_device()
+    net.to(device, memory_format=torch.channels_last).eval()
+    steps = inspect.signature(generate).parameters["steps"].default
+    y = (torch.arange(SHAPE[0]) % 10).to(device)
+    x = torch.randn(SHAPE, device=device)
+    times = torch.linspace(diffusion.schedule.T, 1, steps).long().to(device)
+
+    @torch.no_grad()
+    def bare() -> None:
+        for t in times:
+            net(x, t.expand(SHAPE[0]), y)
+
+    def whole() -> None:
+        generate(net, diffusion, SHAPE, y=y, progress=False)
+
+    seconds = {bare: [], whole: []}
+    for _ in range(repeats):
+        for run in (bare, whole):
+            started = time.perf_counter()
+            run()
+            synchronize(device)
+            seconds[run].append(time.perf_counter() - started)
+    calls, made = (statistics.median(seconds[run][1:]) for run in (bare, whole))
+    return dict(name="overhead", values={"bare calls": round(calls, 3), "generate": round(made, 3)})
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("name")
@@ -217,8 +275,13 @@ def main() -> None:
     parser.add_argument("--short", action="store_true")
     args = parser.parse_args()
     os.environ.pop("DDPM_COURSE_FAST", None)  # it would cut the training short
-    costs = args.name in ("batch", "size", "steps")
-    print(json.dumps(cost(args.name) if costs else row(args.name, args.minutes, args.short)))
+    if args.name in ("batch", "size", "steps"):
+        result = cost(args.name)
+    elif args.name in ("curve", "overhead"):
+        result = {"curve": curve, "overhead": overhead}[args.name]()
+    else:
+        result = row(args.name, args.minutes, args.short)
+    print(json.dumps(result))
 
 
 if __name__ == "__main__":

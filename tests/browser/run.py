@@ -3,9 +3,10 @@
     python tests/browser/run.py [LESSON ...] [--solutions] [--screens FOLDER] [--minutes 15]
 
 Each lesson is a copy in an empty folder, opened in headless Chromium: no kernel question, Run All, every code cell
-ran, no error output, nothing on standard error, no mathematics left unrendered, every figure visible, every slider
-moves and redraws. Screenshots of the whole lesson, light and dark, go to FOLDER. With DDPM_COURSE_FAST=1 budgets are
-short. Exits with 0 if all lessons pass, 1 if not; without Chromium it prints NOT RUN, and that fails under CI.
+ran, no error output, nothing on standard error, and what `looking` asks: no mathematics left unrendered, every figure
+visible, nothing that scrolls, every slider moves and redraws. Screenshots of the whole lesson, light and dark, go to
+FOLDER. With DDPM_COURSE_FAST=1 budgets are short. Exits with 0 if all lessons pass, 1 if not; without Chromium it
+prints NOT RUN, and that fails under CI.
 """
 
 import argparse
@@ -16,19 +17,16 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from ddpm_course import editions
+import broken
+import looking
+
+from ddpm_course import editions, lab
 
 QUIET = "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-sync"
 TRACKER = {"windowingMode": "none"}  # JupyterLab then keeps the whole lesson in the page, not only what is in view
-NOT_RENDERED = """() => [...document.querySelectorAll('.jp-RenderedMarkdown')]
-    .filter(x => x.innerText.includes('$$') || x.querySelector('mjx-merror, .MathJax_Error'))
-    .map(x => x.innerText.slice(0, 120))"""
-FINISHED = """() => document.querySelector('[data-mime-type="application/vnd.jupyter.error"]') ||
-    [...document.querySelectorAll('.jp-Notebook .jp-CodeCell .jp-InputPrompt')].every(x => /\\d/.test(x.innerText))"""
-BLANK_FIGURES = "() => [...document.querySelectorAll('.jp-OutputArea img')].filter(x => !x.naturalWidth).length"
 
 
 def chromium() -> str | None:
@@ -37,73 +35,96 @@ def chromium() -> str | None:
     return next((path for name in names if name and (path := shutil.which(name))), None)
 
 
+def twice(what: str, start):
+    """start(), and once more if it fails: on a busy machine a browser sometimes does not come up in time."""
+    try:
+        return start()
+    except Exception as error:
+        print(f"{what} failed ({str(error).strip().splitlines()[0][:160]}); trying once more.", flush=True)
+        return start()
+
+
 @contextmanager
 def jupyterlab(folder: Path):
     """A server on `folder`, with settings and kernels of its own; yields its address and token."""
     runtime, settings = folder / ".runtime", folder / ".settings" / "@jupyterlab" / "notebook-extension"
-    settings.mkdir(parents=True)
+    shutil.rmtree(runtime, ignore_errors=True)  # of a first try
+    settings.mkdir(parents=True, exist_ok=True)
     (settings / "tracker.jupyterlab-settings").write_text(json.dumps(TRACKER))
     command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ServerApp.port=0",
                f"--ServerApp.root_dir={folder}", "--LabApp.expose_app_in_browser=True",
-               f"--LabApp.user_settings_dir={folder / '.settings'}", f"--LabApp.workspaces_dir={folder / '.spaces'}",
-               "--LabApp.news_url=None", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]  # fmt: skip
+               f"--LabApp.user_settings_dir={folder / '.settings'}", f"--LabApp.workspaces_dir={folder / '.spaces'}"]  # fmt: skip
     environment = {**os.environ, "JUPYTER_RUNTIME_DIR": str(runtime), "DDPM_COURSE_SAVE": "0"}
+    environment["JUPYTER_CONFIG_PATH"] = str(lab.SETTINGS)  # as `make lab` does: no question about news
     with open(folder / ".log", "w") as log:
         server = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
     try:
-        for _ in range(600):
-            if found := list(runtime.glob("jpserver-*.json")):
-                time.sleep(1)  # the file may be half written
-                facts = json.loads(found[0].read_text())
-                break
-            if server.poll() is not None:
+        until = time.monotonic() + 120
+        while not (found := list(runtime.glob("jpserver-*.json"))):
+            if server.poll() is not None or time.monotonic() > until:
                 raise RuntimeError(f"JupyterLab did not start: {(folder / '.log').read_text()[-500:]}")
             time.sleep(0.2)
+        time.sleep(1)  # the file may be half written
+        facts = json.loads(found[0].read_text())
         yield facts["url"], facts["token"]
     finally:
-        server.terminate()
-        server.wait(30)
+        server.terminate()  # it shuts its kernels down
+        try:
+            server.wait(30)
+        except subprocess.TimeoutExpired:
+            server.kill()
+
+
+@contextmanager
+def opened(browser, lesson: str, folder: Path):
+    """The lesson in JupyterLab, its kernel connected and idle; yields the page."""
+    with ExitStack() as stack:
+        url, token = stack.enter_context(jupyterlab(folder))
+        page = browser.new_page(viewport={"width": 1280, "height": 1000})
+        stack.callback(page.close)
+        page.goto(f"{url}lab/tree/{lesson}.ipynb?token={token}", timeout=120_000)
+        page.wait_for_selector(".jp-Notebook .jp-CodeCell", timeout=120_000)
+        page.wait_for_function(looking.READY, timeout=120_000, polling=500)
+        yield page
+
+
+def run_all(page, minutes: float) -> list[str]:
+    """Run every cell. Returns what is wrong."""
+    from playwright.sync_api import TimeoutError as TooLong
+
+    wrong = looking.questions(page)
+
+    def start():
+        page.evaluate(looking.RUN_ALL)
+        page.wait_for_function(looking.STARTED, timeout=60_000, polling=500)
+
+    try:
+        twice("starting the cells", start)
+        page.wait_for_function(looking.FINISHED, timeout=minutes * 60_000, polling=1000)
+    except TooLong:
+        wrong.append(f"not finished after {minutes:g} minutes")
+    return wrong
 
 
 def run_lesson(browser, lesson: str, source: Path, screens: Path, minutes: float) -> list[str]:
     """Run one lesson in the browser. Returns what is wrong with it, one sentence each."""
-    from playwright.sync_api import TimeoutError as TooLong
-
-    wrong = []
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name, ExitStack() as stack:
         folder = Path(name)
         notebook = editions.read(source)
         for cell in notebook.cells:
             if cell.cell_type == "code":
                 cell.outputs, cell.execution_count = [], None  # what is seen later was made here
         editions.write(notebook, folder / f"{lesson}.ipynb")
-        with jupyterlab(folder) as (url, token):
-            page = browser.new_page(viewport={"width": 1280, "height": 1000})
-            page.goto(f"{url}lab/tree/{lesson}.ipynb?token={token}")
-            page.wait_for_selector(".jp-Notebook .jp-CodeCell", timeout=120_000)
-            page.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status=idle]", timeout=60_000)
-            if page.locator(".jp-Dialog").count():
-                wrong.append(f"a dialog opened: {page.locator('.jp-Dialog').first.inner_text()[:80]!r}")
-            started = time.time()
-            page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-all-cells'); }")
-            try:
-                page.wait_for_function(FINISHED, timeout=minutes * 60_000, polling=1000)
-            except TooLong:
-                wrong.append(f"not finished after {minutes:g} minutes")
-            print(f"{lesson}: ran in {time.time() - started:.0f} s", flush=True)
-            page.wait_for_timeout(3000)  # formulas and pictures that are still being drawn
-            wrong += sliders(page)
-            wrong += [f"not rendered: {text!r}" for text in page.evaluate(NOT_RENDERED)]
-            if blank := page.evaluate(BLANK_FIGURES):
-                wrong.append(f"{blank} figures are blank")
-            for theme in ("Light", "Dark"):
-                change = "theme => window.jupyterapp.commands.execute('apputils:change-theme', {theme})"
-                page.evaluate(change, f"JupyterLab {theme}")
-                page.wait_for_timeout(1500)
-                photograph(page, screens / f"{lesson}-{theme.lower()}")
-            page.evaluate("() => window.jupyterapp.commands.execute('docmanager:save')")
-            page.wait_for_timeout(2000)
-            page.close()
+        page = twice(f"opening {lesson}", lambda: stack.enter_context(opened(browser, lesson, folder)))
+        started = time.monotonic()
+        wrong = run_all(page, minutes)
+        print(f"{lesson}: ran in {time.monotonic() - started:.0f} s", flush=True)
+        page.wait_for_timeout(3000)  # formulas and pictures that are still being drawn
+        wrong += looking.whole_page(page) + looking.sliders(page)
+        for theme in ("Light", "Dark"):
+            looking.photograph(page, screens / lesson, theme)
+        page.evaluate(looking.SAVE)
+        page.wait_for_timeout(3000)
         done = editions.read(folder / f"{lesson}.ipynb")
     for cell in done.cells:
         if cell.cell_type == "code" and cell.source.strip():
@@ -113,37 +134,6 @@ def run_lesson(browser, lesson: str, source: Path, screens: Path, minutes: float
                 if output.output_type == "error" or output.get("name") == "stderr":
                     wrong.append(f"cell {cell.id}: {str(output.get('evalue') or output.get('text'))[:200]}")
     return wrong
-
-
-def sliders(page) -> list[str]:
-    """Move every slider with the keyboard; a picture near it has to change."""
-    wrong = []
-    handles = page.locator(".jp-OutputArea .noUi-handle")
-    for i in range(handles.count()):
-        area = handles.nth(i).locator("xpath=ancestor::*[contains(@class, 'jp-Cell-outputArea')]").first
-        before = area.inner_html()
-        handles.nth(i).focus()
-        for _ in range(3):
-            page.keyboard.press("ArrowRight")
-        pictures = "img, pre"
-        for _ in range(40):
-            page.wait_for_timeout(500)
-            if area.locator(pictures).count() and area.inner_html() != before:
-                break
-        else:
-            wrong.append(f"slider {i + 1} moved and nothing was redrawn")
-    print(f"  {handles.count()} sliders", flush=True)
-    return wrong
-
-
-def photograph(page, stem: Path) -> None:
-    """The whole lesson, a screen at a time: stem-00.png, stem-01.png, ..."""
-    panel = ".jp-NotebookPanel .jp-WindowedPanel-outer"
-    height, screen = page.evaluate(f"(x => [x.scrollHeight, x.clientHeight])(document.querySelector('{panel}'))")
-    for i, top in enumerate(range(0, height, screen - 60)):
-        page.evaluate(f"document.querySelector('{panel}').scrollTop = {top}")
-        page.wait_for_timeout(150)
-        page.screenshot(path=f"{stem}-{i:02d}.png")
 
 
 def main() -> int:
@@ -165,9 +155,16 @@ def main() -> int:
     folder = editions.ROOT / "notebooks" / ("solutions" if args.solutions else "")
     failed = 0
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=QUIET.split())
+        start = playwright.chromium.launch
+        browser = twice("starting Chromium", lambda: start(executable_path=path, args=QUIET.split(), timeout=60_000))
+        if unseen := broken.unseen(browser):
+            print(*unseen, sep="\n")
+            return 1
         for lesson in editions.lessons(chosen=args.lessons or None):
-            wrong = run_lesson(browser, lesson, folder / f"{lesson}.ipynb", args.screens, args.minutes)
+            try:
+                wrong = run_lesson(browser, lesson, folder / f"{lesson}.ipynb", args.screens, args.minutes)
+            except Exception as error:  # the next lesson is still worth running
+                wrong = [f"the browser gave up: {str(error).strip()[:300]}"]
             failed += bool(wrong)
             print(f"{lesson}: {'passed' if not wrong else 'FAILED'}", *wrong, sep="\n  ", flush=True)
         browser.close()

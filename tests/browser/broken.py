@@ -1,0 +1,48 @@
+"""A page with one of everything that `looking` must find; the browser run begins with it.
+
+An assertion that cannot fail says nothing. If a new JupyterLab renames its classes, the lessons tell; if a change of
+`looking` makes it blind, this page does.
+"""
+
+import looking
+
+SLIDER = """<div class="jp-OutputArea jp-Cell-outputArea"><div class="noUi-origin" style="transform: translate(0)">
+    <div class="noUi-handle" tabindex="0" onkeydown="{moves}">o</div></div>
+    <div class="widget-output"><pre>drawn at 0</pre></div></div>"""
+MOVES = "this.parentElement.style.transform = 'translate(9px)';"
+REDRAWS = "this.closest('.jp-OutputArea').querySelector('pre').textContent = 'drawn at 9';"
+PAGE = f"""<body>
+<div class="jp-Dialog">Select Kernel</div>
+<div class="jp-RenderedMarkdown">fine: <code>$HOME</code> and <mjx-container>x</mjx-container></div>
+<div class="jp-RenderedMarkdown">raw: $$x$$</div>
+<div class="jp-RenderedMarkdown"><details>behind a fold: <mjx-container><mjx-merror>\\alfa</mjx-merror></mjx-container>
+</details></div>
+<div class="jp-OutputArea">
+    <div class="jp-OutputArea-output"><img></div>
+    <div class="jp-OutputArea-output" data-mime-type="application/vnd.jupyter.widget-view+json">Loading widget</div>
+    <div class="jp-OutputArea-output" style="height: 90px; overflow: auto"><p style="height: 900px">tall</p></div>
+    <div class="jp-OutputArea-output" style="width: 90px"><pre style="width: 900px">wide</pre></div>
+</div>
+{SLIDER.format(moves="")}{SLIDER.format(moves=MOVES)}{SLIDER.format(moves=MOVES + REDRAWS)}
+</body>"""
+FAULTS = [
+    "JupyterLab asks: 'Select Kernel'",
+    "not rendered: 'raw: $$x$$'",
+    "not rendered: 'behind a fold: \\\\alfa\\n'",
+    "figures that are blank, or too small to see: 1",
+    "controls that did not appear: 1",
+    "outputs that scroll: 1",
+    "wider than the page: 'wide'",
+    "slider 1 does not move",
+    "slider 2 moved and nothing was redrawn",
+]
+
+
+def unseen(browser) -> list[str]:
+    """Which of the page's faults the run would not see, and which it would invent."""
+    page = browser.new_page()
+    page.set_content(PAGE)
+    found = looking.whole_page(page) + looking.sliders(page, patience=1)
+    page.close()
+    lost = [f"the page of faults: not seen: {fault}" for fault in FAULTS if fault not in found]
+    return lost + [f"the page of faults: invented: {fault}" for fault in found if fault not in FAULTS]
