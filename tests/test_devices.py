@@ -219,7 +219,7 @@ def test_nothing_waits_in_the_training_loop_between_reports(ready, monkeypatch):
     _, diffusion, _, _ = ready
 
     class Plain(torch.optim.SGD):
-        def __init__(self, parameters, lr, fused):
+        def __init__(self, parameters, lr, betas, fused):
             super().__init__(parameters, lr=lr)
 
     monkeypatch.setattr(torch.optim, "AdamW", Plain)
