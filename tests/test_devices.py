@@ -8,6 +8,7 @@ import contextlib
 
 import pytest
 import torch
+import torch.distributed.tensor  # noqa: F401 - now, not by what a test calls while it has put something in torch's place
 from torch._subclasses.fake_tensor import (
     DataDependentOutputException,
     FakeTensor,

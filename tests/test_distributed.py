@@ -91,6 +91,18 @@ def test_processes_train_the_network_that_one_would(tmp_path, alone, processes, 
     assert sorted(p.name for p in tmp_path.iterdir()) == ["state", "state.previous"]
 
 
+TELLS_OF_ITS_FILES = """
+import runpy, sys
+
+def tell(event, details):
+    if event == "open" and str(details[0]).endswith(".partial"):
+        print("writes", details[0].split("/")[-1].rsplit(".", 2)[0], flush=True)
+
+sys.addaudithook(tell)
+runpy.run_module("ddpm_course.training", run_name="__main__")
+"""
+
+
 def test_the_command_line_under_torchrun(tmp_path):
     """Minutes are planned by the first process for all; one checkpoint is written, by one of them."""
     from PIL import Image
@@ -98,11 +110,13 @@ def test_the_command_line_under_torchrun(tmp_path):
     for i in range(20):
         (tmp_path / "images").mkdir(exist_ok=True)
         Image.new("L", (16, 16), 10 * i).save(tmp_path / "images" / f"{i}.png")
+    (tmp_path / "told.py").write_text(TELLS_OF_ITS_FILES)
     options = ["--data", tmp_path / "images", "--minutes", "0.02", "--batch-size", "8", "--widths", "8"]
-    done = torchrun(2, "-m", "ddpm_course.training", *options, "--out", tmp_path / "model")
+    done = torchrun(2, tmp_path / "told.py", *options, "--out", tmp_path / "model")
     assert done.stdout.count("steps/s: 0.02 minutes are") >= 1 and done.stdout.count("training on cpu") == 1
     assert load_checkpoint(tmp_path / "model", "cpu")[2]["steps"] >= 3
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["images", "model.json", "model.safetensors"]
+    assert sorted(re.findall("^writes (.*)", done.stdout, re.M)) == ["model.json", "model.safetensors"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["images", "model.json", "model.safetensors", "told.py"]
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 4, 5])

@@ -20,7 +20,7 @@ import pytest
 import torch
 from torch import nn
 
-from ddpm_course import checkpoints, training_step
+from ddpm_course import checkpoints, training, training_step
 from ddpm_course.checkpoints import StateFile
 from ddpm_course.diffusion import GaussianDiffusion
 from ddpm_course.schedules import cosine_schedule, linear_schedule
@@ -254,6 +254,34 @@ def test_a_stop_in_the_middle_of_a_step_waits_for_its_end(tmp_path, whole, monke
         signal.signal(signal.SIGINT, before)
     go(checkpoint=tmp_path / "state", save_minutes=9)
     assert same(everything(tmp_path / "state"), whole)
+
+
+def test_the_command_line_goes_on_when_the_same_line_is_typed_again(tmp_path, monkeypatch, capsys):
+    """Interrupted at its third step and repeated, it leaves the file that it leaves when nothing happens."""
+    from PIL import Image
+
+    (tmp_path / "images").mkdir()
+    for i in range(20):
+        Image.new("L", (16, 16), 10 * i).save(tmp_path / "images" / f"{i}.png")
+
+    def type_in(name):
+        options = f"--data {tmp_path}/images --steps 6 --batch-size 8 --widths 8 --out {tmp_path}/{name}"
+        monkeypatch.setattr(sys, "argv", f"training {options} --checkpoint {tmp_path}/{name}.state".split())
+        training.main()
+        return capsys.readouterr().out
+
+    def pressed(step, *plan):
+        if step == 3:
+            raise KeyboardInterrupt
+        return learning_rate(step, *plan)
+
+    type_in("whole")
+    learning_rate = training.learning_rate
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "learning_rate", pressed)
+        assert "stopped after 3 steps" in type_in("again")
+    assert "again.state: step 3 of 6" in type_in("again")
+    assert (tmp_path / "again.safetensors").read_bytes() == (tmp_path / "whole.safetensors").read_bytes()
 
 
 def test_a_finished_training_is_not_repeated(tmp_path, whole, capsys):

@@ -185,7 +185,7 @@ def markdown(results: dict[str, dict]) -> str:
         ("size", "training images/s at image size", "{:.0f}"),
         ("steps", "seconds for 64 images at sampling steps", "{:.1f}"),
         ("overhead", "seconds for 64 images, 25 steps", "{:.2f}"),
-        ("imports", "seconds to import", "{:.1f}"),
+        ("imports", "seconds to import", "{:.2f}"),
     ):
         if name in results:
             values = results[name]["values"]

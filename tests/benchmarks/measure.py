@@ -67,6 +67,7 @@ def row(name: str, minutes: float, short: bool) -> dict:
         trained = our_recipe(net, diffusion, images, labels, keywords, minutes, short)
         sampler, total, steps = ours.sampler(trained.net.eval(), diffusion, SHAPE, y if y is None else y[: SHAPE[0]])
     memory = peak_memory(device)  # of training: what sampling takes depends on how many images at once
+    peak = max(peak, matrix_rate(device))  # a shared machine has slow moments, and the first may have been one
 
     rate, timed = trained.images / trained.seconds, 5 if short else TIMED_STEPS
     result = dict(
