@@ -92,11 +92,11 @@ def test_processes_train_the_network_that_one_would(tmp_path, alone, processes, 
 
 
 TELLS_OF_ITS_FILES = """
-import runpy, sys
+import os, runpy, sys
 
 def tell(event, details):
     if event == "open" and str(details[0]).endswith(".partial"):
-        print("writes", details[0].split("/")[-1].rsplit(".", 2)[0], flush=True)
+        print("writes", os.path.basename(details[0]).rsplit(".", 2)[0], flush=True)
 
 sys.addaudithook(tell)
 runpy.run_module("ddpm_course.training", run_name="__main__")

@@ -265,8 +265,9 @@ def test_the_command_line_goes_on_when_the_same_line_is_typed_again(tmp_path, mo
         Image.new("L", (16, 16), 10 * i).save(tmp_path / "images" / f"{i}.png")
 
     def type_in(name):
-        options = f"--data {tmp_path}/images --steps 6 --batch-size 8 --widths 8 --out {tmp_path}/{name}"
-        monkeypatch.setattr(sys, "argv", f"training {options} --checkpoint {tmp_path}/{name}.state".split())
+        paths = ["--data", tmp_path / "images", "--out", tmp_path / name, "--checkpoint", tmp_path / f"{name}.state"]
+        options = ["--steps", "6", "--batch-size", "8", "--widths", "8", *map(str, paths)]
+        monkeypatch.setattr(sys, "argv", ["training", *options])
         training.main()
         return capsys.readouterr().out
 
