@@ -154,7 +154,7 @@ def run(notebook, folder: Path, *, name: str = "notebook", fast: bool = False, *
     """
     try:
         from nbclient import NotebookClient
-        from nbclient.exceptions import CellExecutionError, DeadKernelError
+        from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
     except ImportError as error:
         raise RuntimeError("running notebooks needs nbclient: pip install -e '.[test]'") from error
 
@@ -164,9 +164,8 @@ def run(notebook, folder: Path, *, name: str = "notebook", fast: bool = False, *
     env |= {"DDPM_COURSE_SAVE": "0", "PYDEVD_DISABLE_FILE_VALIDATION": "1"} | environment
     if fast:
         env["DDPM_COURSE_FAST"] = "1"
-    client = NotebookClient(
-        notebook,
-        timeout=1800,
+    how = dict(
+        timeout=300 if fast else 1800,
         kernel_name=KERNEL["name"],
         resources={"metadata": {"path": str(folder)}},
         record_timing=False,
@@ -174,8 +173,11 @@ def run(notebook, folder: Path, *, name: str = "notebook", fast: bool = False, *
         coalesce_streams=True,
     )
     try:
-        client.execute(env=env)
-    except (CellExecutionError, DeadKernelError) as error:
+        try:
+            NotebookClient(notebook, **how).execute(env=env)
+        except CellTimeoutError:  # once in many runs a message gets lost, and kernel and client wait for each other
+            NotebookClient(notebook, **how).execute(env=env)
+    except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
         plain = re.sub(r"\x1b\[[0-9;]*m", "", str(error))  # no terminal colours
         raise RuntimeError(f"{name}: {plain}") from None
     tidy(notebook)

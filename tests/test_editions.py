@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import nbclient
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
@@ -118,6 +119,17 @@ def test_the_student_s_budget_is_run_and_nothing_is_saved(built, monkeypatch, tm
     notebook = editions.run(notebook, tmp_path, fast=True, DDPM_COURSE_SAVE="1")
     assert "'DDPM_COURSE_FAST': '1'" in printed(notebook.cells[0])
     assert "'DDPM_COURSE_SAVE': '1'" in printed(notebook.cells[0])
+
+
+def test_a_run_that_gets_stuck_once_is_repeated(tmp_path, monkeypatch):
+    """The first cell waits longer than it may, but only where nobody has been before."""
+    client = nbclient.NotebookClient
+    monkeypatch.setattr(nbclient, "NotebookClient", lambda notebook, **how: client(notebook, **how | {"timeout": 5}))
+    source = "import os, time\nbefore = os.path.exists('been')\nopen('been', 'w').close()\nbefore or time.sleep(60)"
+    notebook = editions.run(new_notebook(cells=[code("stuck", source), code("said", "before")]), tmp_path, fast=True)
+    assert notebook.cells[1].outputs[0].data["text/plain"] == "True"
+    with pytest.raises(RuntimeError, match="stuck: .*tim"):
+        editions.run(new_notebook(cells=[code("never", "import time\ntime.sleep(60)")]), tmp_path, name="stuck")
 
 
 def test_a_kernel_is_this_python_in_the_notebook_s_folder(tmp_path):
