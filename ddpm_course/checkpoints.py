@@ -14,9 +14,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import safetensors
 import torch
-from safetensors.torch import load_file, save
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 from torch import Tensor
 
 from .data import ASSETS
@@ -27,46 +27,47 @@ from .unet import UNet
 
 
 def save_checkpoint(path: str | Path, net: UNet, diffusion: GaussianDiffusion, **about) -> None:
-    """Write path.safetensors (weights and betas) and path.json (everything needed to use them, and `about`)."""
-    path = _without_suffix(path)
+    """Write one file, path.safetensors: weights and betas, and in its header, as JSON, everything needed to use them
+    and `about`.
+
+    raises TypeError if `about` holds what JSON does not know; OSError if the file can't be written. What was there
+           before is then untouched
+    """
+    path = _weights_file(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     tensors = {name: value.detach().cpu().contiguous() for name, value in net.state_dict().items()}
     tensors["betas"] = diffusion.schedule.beta[1:].contiguous()
     about = dict(network=net.arguments, predicts=diffusion.predicts, variance=diffusion.variance, **about)
-    weights, facts = (path.with_name(path.name + suffix) for suffix in (".safetensors", ".json"))
-    facts_text = json.dumps(about, indent=2).encode()
-    with _written(weights, save(tensors)) as new_weights, _written(facts, facts_text) as new_facts:
-        new_weights.replace(weights)
-        new_facts.replace(facts)
+    with _written(path, save(tensors, metadata={"about": json.dumps(about)})) as new:
+        new.replace(path)
     _flush_folder(path.parent)
 
 
 def load_checkpoint(path: str | Path, device: torch.device | str | None = None) -> tuple[UNet, GaussianDiffusion, dict]:
-    """Read what `save_checkpoint` wrote: the network in evaluation mode, its diffusion, and the JSON.
+    """Read what `save_checkpoint` wrote: the network in evaluation mode, its diffusion, and what the header says.
 
-    Nothing in the files is executed.
-    raises FileNotFoundError if there is none at `path`; ValueError if the files are not such a checkpoint
+    Nothing in the file is executed.
+    raises FileNotFoundError if there is none at `path`; ValueError if the file is not such a checkpoint
     """
-    path = _without_suffix(path)
-    weights, facts = (path.with_name(path.name + suffix) for suffix in (".safetensors", ".json"))
-    for file in (weights, facts):
-        if not file.is_file():
-            raise FileNotFoundError(f"no checkpoint at {path}: {file.name} is missing")
+    path = _weights_file(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no checkpoint at {path}")
     try:
-        about = json.loads(facts.read_text())
-        tensors = load_file(weights)
+        with safe_open(path, "pt") as file:
+            about = json.loads(file.metadata()["about"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dictionary
         diffusion = GaussianDiffusion(Schedule(tensors.pop("betas")), about["predicts"], about["variance"])
         net = UNet(**about["network"])
         net.load_state_dict(tensors)
-    except (ValueError, LookupError, TypeError, RuntimeError, OSError, safetensors.SafetensorError) as e:
+    except (ValueError, LookupError, TypeError, RuntimeError, OSError, SafetensorError) as e:
         raise ValueError(f"{path} is not a checkpoint of this course, or is damaged: {e}") from e
     return net.eval().to(device or best_device(), memory_format=torch.channels_last), diffusion, about
 
 
-def _without_suffix(path: str | Path) -> Path:
-    """The name both files share; "lr0.004" has no suffix to lose, so `Path.with_suffix` will not do."""
+def _weights_file(path: str | Path) -> Path:
+    """`path` with its suffix, given or not; "lr0.004" has none to replace, so `Path.with_suffix` will not do."""
     path = Path(path)
-    return path.with_suffix("") if path.suffix in (".safetensors", ".json") else path
+    return path if path.suffix == ".safetensors" else path.with_name(path.name + ".safetensors")
 
 
 def load_pretrained(device: torch.device | str | None = None) -> tuple[UNet, GaussianDiffusion, dict]:

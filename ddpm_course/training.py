@@ -256,7 +256,7 @@ def main() -> None:
         "--checkpoint", type=Path, help="file for the state of the training; goes on from it if it exists"
     )
     parser.add_argument("--save-minutes", type=float, default=1.0, help="how often that file is written")
-    parser.add_argument("--out", type=Path, required=True, help="without suffix")
+    parser.add_argument("--out", type=Path, required=True, help="the file to write: OUT.safetensors")
     args = parser.parse_args()
 
     images, labels = load_images(args.data, size=args.size)

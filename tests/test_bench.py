@@ -439,6 +439,8 @@ def test_stored_results_are_complete_and_in_the_readme():
     assert len({(r["machine"], r["minutes"]) for r in results.values()}) == 1
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert [line for line in bench.markdown(results).splitlines() if line and line not in readme] == []
+    assets = (ROOT / "assets" / "README.md").read_text(encoding="utf-8")
+    assert [line for line in bench.markdown({"curve": results["curve"]}).splitlines() if line not in assets] == []
 
 
 @pytest.mark.skipif(os.name == "nt", reason="make")

@@ -1,7 +1,6 @@
 """Training: budgets, averages and plans by hand; checkpoints that survive accidents; and one real training."""
 
 import itertools
-import json
 import math
 import os
 import pickle
@@ -11,7 +10,8 @@ import sys
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from ddpm_course import checkpoints, training, training_step
 from ddpm_course.budgets import Budget
@@ -413,7 +413,7 @@ def saved(path, seed=0, **about):
     return net.eval()
 
 
-@pytest.mark.parametrize("name", ["model", "lr0.004", "model.safetensors", "model.json", "deep/er/model"])
+@pytest.mark.parametrize("name", ["model", "lr0.004", "model.safetensors", "deep/er/model"])
 def test_a_checkpoint_comes_back_as_it_was(tmp_path, name):
     net = saved(tmp_path / name, steps=7, data="bundled")
     again, gaussian, about = load_checkpoint(tmp_path / name, "cpu")
@@ -424,9 +424,8 @@ def test_a_checkpoint_comes_back_as_it_was(tmp_path, name):
     assert torch.equal(gaussian.schedule.beta, linear_schedule(200).beta)  # float64, to the last bit
     assert (gaussian.predicts, gaussian.variance) == ("x0", "large")
     assert about["steps"] == 7 and about["data"] == "bundled" and not again.training
-    files = sorted(p.name for p in (tmp_path / name).parent.iterdir())
-    stem = (tmp_path / name).name.removesuffix(".safetensors").removesuffix(".json")
-    assert files == [stem + ".json", stem + ".safetensors"]
+    files = [p.name for p in (tmp_path / name).parent.iterdir()]
+    assert files == [(tmp_path / name).name.removesuffix(".safetensors") + ".safetensors"]
 
 
 def test_names_with_a_dot_do_not_collide(tmp_path):
@@ -438,15 +437,16 @@ def test_names_with_a_dot_do_not_collide(tmp_path):
 def test_a_missing_checkpoint_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="no checkpoint at .*model"):
         load_checkpoint(tmp_path / "model")
-    saved(tmp_path / "model")
-    (tmp_path / "model.json").unlink()
-    with pytest.raises(FileNotFoundError, match=r"model\.json is missing"):
-        load_checkpoint(tmp_path / "model")
 
 
 class Bomb:
     def __reduce__(self):
         return os.mkdir, ("bomb-went-off",)
+
+
+def header_of(path):
+    with safe_open(path, "pt") as file:
+        return file.metadata()["about"]
 
 
 def spoil_weights(kind, path):
@@ -464,15 +464,17 @@ def spoil_weights(kind, path):
     elif kind == "another network":
         save_file({"weight": torch.zeros(3)}, path)
     elif kind == "weights missing":
-        save_file({"betas": torch.full((10,), 0.1)}, path)
+        save_file({"betas": torch.full((10,), 0.1)}, path, metadata={"about": header_of(path)})
+    elif kind == "header missing":
+        save_file(load_file(path), path)
     elif kind == "a picture":
         path.write_bytes((ASSETS / "photo.png").read_bytes())
 
 
 @pytest.mark.parametrize(
     "kind",
-    ["empty", "truncated", "header only", "pickle", "torch.save", "another network", "weights missing", "a picture"],
-)
+    ["empty", "truncated", "header only", "pickle", "torch.save", "another network", "weights missing", "header missing", "a picture"],
+)  # fmt: skip
 def test_damaged_or_foreign_weights_give_a_sentence_and_run_nothing(tmp_path, monkeypatch, kind):
     monkeypatch.chdir(tmp_path)
     saved(tmp_path / "model")
@@ -495,29 +497,27 @@ def test_the_bomb_of_the_tests_above_is_real(tmp_path, monkeypatch):
      '{"network": {"widths": [16]}, "predicts": "v", "variance": "small"}',
      '{"network": {"widths": [8], "heads": 2, "num_classes": 3}, "predicts": "score", "variance": "small"}', "\x00\x01"],
 )  # fmt: skip
-def test_damaged_or_foreign_json_gives_a_sentence(tmp_path, text):
+def test_a_damaged_or_foreign_header_gives_a_sentence(tmp_path, text):
     saved(tmp_path / "model")
-    (tmp_path / "model.json").write_text(text)
+    file = tmp_path / "model.safetensors"
+    save_file(load_file(file), file, metadata={"about": text})
     with pytest.raises(ValueError, match="is not a checkpoint of this course, or is damaged"):
         load_checkpoint(tmp_path / "model")
 
 
-@pytest.mark.parametrize("fails_at", [1, 2])
-def test_a_failing_write_leaves_the_old_checkpoint(tmp_path, monkeypatch, fails_at):
-    """A disk that is full for the first or for the second file: the old pair is still there, and nothing else."""
+def test_a_failing_write_leaves_the_old_checkpoint(tmp_path, monkeypatch):
+    """A full disk: the old file is still there, and nothing else."""
     old = saved(tmp_path / "model", seed=1, steps=1)
-    calls = itertools.count(1)
 
     def full_disk(descriptor):
-        if next(calls) == fails_at:
-            raise OSError(28, "No space left on device")
+        raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(checkpoints.os, "fsync", full_disk)
     with pytest.raises(OSError, match="No space left"):
         saved(tmp_path / "model", seed=2, steps=2)
     net, _, about = load_checkpoint(tmp_path / "model", "cpu")
     assert about["steps"] == 1 and torch.equal(weights(net), weights(old))
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["model.json", "model.safetensors"]
+    assert [p.name for p in tmp_path.iterdir()] == ["model.safetensors"]
 
 
 def test_what_json_cannot_hold_leaves_the_old_checkpoint(tmp_path):
@@ -581,14 +581,13 @@ def pretrained():
     return load_pretrained("cpu")
 
 
-def test_the_bundled_checkpoint_says_where_it_comes_from():
-    about = json.loads((ASSETS / "fashion_unet.json").read_text())
+def test_the_bundled_checkpoint_says_where_it_comes_from(pretrained):
+    about = pretrained[2]
     assert about["command"].startswith("python -m ddpm_course.training ")
     assert about["network"]["num_classes"] == 10 and about["predicts"] in ("noise", "x0", "v")
     assert about["variance"] in ("small", "large") and about["schedule"] and about["data"]
     assert about["steps"] > 0 and about["seconds"] >= 3600 and math.isfinite(about["loss"])
-    size = sum((ASSETS / f"fashion_unet{suffix}").stat().st_size for suffix in (".safetensors", ".json"))
-    assert size <= 8 * 2**20
+    assert (ASSETS / "fashion_unet.safetensors").stat().st_size <= 8 * 2**20
 
 
 def test_the_bundled_checkpoint_draws_what_it_is_asked_for(pretrained):

@@ -30,6 +30,7 @@ HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results.json"
 ROWS = {  # in the order of what they tell
     "ours": "**ours**",
+    "ours, no labels": "the same, told no labels",
     "annotated": "Annotated Diffusion Model",
     "annotated, our recipe": "its network, our recipe",
     "diffusers": "diffusers' `UNet2DModel`",

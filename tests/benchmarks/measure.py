@@ -44,15 +44,19 @@ class Trained(NamedTuple):
 
 
 def row(name: str, minutes: float, short: bool) -> dict:
-    """A network and a recipe, trained for some minutes. `name` is "ours", a peer's, or "PEER, our recipe"."""
+    """A network and a recipe, trained for some minutes. `name` is "ours", "ours, no labels" (the same network and
+    recipe, always given the null class), a peer's, or "PEER, our recipe"."""
     device = best_device()
     images, labels = load_images()
     torch.manual_seed(0)
     net, diffusion, keywords = ours.lesson_00()
-    own = name != "ours" and not name.endswith(", our recipe")
+    own = False  # whether it is trained with a recipe of its own
     if name == "ours":
         y = (torch.arange(SAMPLES) % 10).to(device)
+    elif name == "ours, no labels":
+        labels = y = None
     else:
+        own = not name.endswith(", our recipe")
         peer = importlib.import_module("peer_" + name.split(",")[0])
         diffusion = peer.DIFFUSION if own else diffusion
         net = peer.build(diffusion.schedule)

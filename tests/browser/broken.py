@@ -6,11 +6,21 @@ An assertion that cannot fail says nothing. If a new JupyterLab renames its clas
 
 import looking
 
-SLIDER = """<div class="jp-OutputArea jp-Cell-outputArea"><div class="noUi-origin" style="transform: translate(0)">
-    <div class="noUi-handle" tabindex="0" onkeydown="{moves}">o</div></div>
-    <div class="widget-output"><pre>drawn at 0</pre></div></div>"""
+HANDLE = """<div class="noUi-target" {grey}><div class="noUi-origin" style="transform: translate(0)">
+    <div class="noUi-handle" tabindex="0" onkeydown="{does}">o</div></div></div>"""
 MOVES = "this.parentElement.style.transform = 'translate(9px)';"
 REDRAWS = "this.closest('.jp-OutputArea').querySelector('pre').textContent = 'drawn at 9';"
+SLOWLY = "const pre = this.closest('.jp-OutputArea').querySelector('pre'); " + "".join(
+    f"setTimeout(() => pre.textContent = 'drawn at {place}', {after}); " for place, after in ((3, 100), (9, 800))
+)
+
+
+def drawing(*handles: str, grey: str = "") -> str:
+    """One output with sliders above what they draw; of each, what it does when a key is pressed."""
+    return f"""<div class="jp-OutputArea jp-Cell-outputArea">{"".join(HANDLE.format(grey=grey, does=x) for x in handles)}
+    <div class="widget-output"><pre>drawn at 0</pre></div></div>"""
+
+
 PAGE = f"""<body>
 <div class="jp-Dialog">Select Kernel</div>
 <div class="jp-RenderedMarkdown">fine: <code>$HOME</code> and <mjx-container>x</mjx-container></div>
@@ -23,7 +33,8 @@ PAGE = f"""<body>
     <div class="jp-OutputArea-output" style="height: 90px; overflow: auto"><p style="height: 900px">tall</p></div>
     <div class="jp-OutputArea-output" style="width: 90px"><pre style="width: 900px">wide</pre></div>
 </div>
-{SLIDER.format(moves="")}{SLIDER.format(moves=MOVES)}{SLIDER.format(moves=MOVES + REDRAWS)}
+{drawing("")}{drawing(MOVES)}{drawing(MOVES + REDRAWS)}
+{drawing(MOVES + SLOWLY, MOVES)}{drawing("", grey="disabled")}
 </body>"""
 FAULTS = [
     "JupyterLab asks: 'Select Kernel'",
@@ -35,6 +46,7 @@ FAULTS = [
     "wider than the page: 'wide'",
     "slider 1 does not move",
     "slider 2 moved and nothing was redrawn",
+    "slider 5 moved and nothing was redrawn",  # what appears is still the fourth one's
 ]
 
 
@@ -42,7 +54,7 @@ def unseen(browser) -> list[str]:
     """Which of the page's faults the run would not see, and which it would invent."""
     page = browser.new_page()
     page.set_content(PAGE)
-    found = looking.whole_page(page) + looking.sliders(page, patience=1)
+    found = looking.whole_page(page) + looking.sliders(page, patience=3)
     page.close()
     lost = [f"the page of faults: not seen: {fault}" for fault in FAULTS if fault not in found]
     return lost + [f"the page of faults: invented: {fault}" for fault in found if fault not in FAULTS]

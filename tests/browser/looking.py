@@ -3,9 +3,10 @@
 Each function takes Playwright's page and returns what is wrong, one sentence each; an empty list when all is well.
 """
 
+import time
 from pathlib import Path
 
-SESSION = "window.jupyterapp.shell.currentWidget?.sessionContext?.session?.kernel"
+SESSION = "window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel"
 READY = f"() => {SESSION}?.connectionStatus === 'connected' && {SESSION}?.status === 'idle'"
 RUN_ALL = "() => { window.jupyterapp.commands.execute('notebook:run-all-cells'); }"
 SAVE = "() => { window.jupyterapp.commands.execute('docmanager:save'); }"
@@ -38,6 +39,8 @@ CUT_OFF = """() => [...document.querySelectorAll('.jp-Notebook .cm-scroller, .jp
 REDRAWN = """x => [...x.querySelectorAll('.jupyter-widgets-output-area img, .widget-output img,'
     + '.jupyter-widgets-output-area pre, .widget-output pre')].map(y => y.src || y.textContent).join('\\n')"""
 
+GREY = "x => Boolean(x.closest('.noUi-target[disabled]'))"  # a slider that the lesson has switched off for now
+BUSY = f"() => {SESSION}?.status === 'busy'"
 PLACE = "x => x.parentElement.style.transform"  # of a slider's handle; its aria-valuenow is rounded to 0.1
 
 
@@ -61,14 +64,30 @@ def whole_page(page) -> list[str]:
     return wrong
 
 
+def settled(page, area, patience: float) -> str:
+    """What `area` shows once it has shown the same for a second and the kernel, if the page has one, is idle."""
+    shown, since = area.evaluate(REDRAWN), time.monotonic()
+    until = since + patience
+    while time.monotonic() < min(since + 1, until):
+        page.wait_for_timeout(100)
+        if (now := area.evaluate(REDRAWN)) != shown or page.evaluate(BUSY):
+            shown, since = now, time.monotonic()
+    return shown
+
+
 def sliders(page, patience: float = 30) -> list[str]:
-    """Move every slider with the keyboard: its handle moves, and what it draws changes within `patience` seconds."""
+    """Move every slider with the keyboard: its handle moves, and what it draws changes within `patience` seconds.
+
+    Each waits for the last one's pictures: what that one still draws is none of its own. Grey sliders are left alone.
+    """
     wrong = []
     handles = page.locator(".jp-OutputArea .noUi-handle")
     for i in range(handles.count()):
         handle = handles.nth(i)
+        if handle.evaluate(GREY):
+            continue
         area = handle.locator("xpath=ancestor::*[contains(@class, 'jp-Cell-outputArea')]").first
-        place, drawn = handle.evaluate(PLACE), area.evaluate(REDRAWN)
+        place, drawn = handle.evaluate(PLACE), settled(page, area, patience)
         for key in ("ArrowRight", "ArrowLeft"):  # the second where the first finds the slider at its end
             handle.focus()
             for _ in range(3):
