@@ -8,10 +8,12 @@ and the samples. What is left to this module is what no exercise asks for: data,
 """
 
 import argparse
+import copy
 import hashlib
 import json
 import math
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -28,9 +30,9 @@ from .checks import library
 from .data import load_images
 from .metrics import features, frechet_distance
 from .plots import show_images
-from .samplers import generate, spaced_timesteps
+from .samplers import device_of, generate, spaced_timesteps
 from .schedules import Schedule
-from .training import EMA, best_device, fast_mode, learning_rate, load_pretrained
+from .training import EMA, best_device, fast_mode, learning_rate, load_pretrained, unbroken
 
 PARTS = (
     *("to_model_range", "to_uint8", "q_sample", "cosine_alpha_bars", "betas_from_alpha_bars"),
@@ -101,10 +103,13 @@ def run(
                 taken
     save:       leave capstone.json and capstone.png beside the default my_ddpm.py (never under nbgrader, nor with
                 DDPM_COURSE_SAVE=0)
-    checkpoint: a file or folder for the state of the training, as for `training.train`: written every minute, and where
-                it holds this training already, with the same functions, the training goes on from it
-    raises  ValueError for fewer than 65 samples or a budget that is not positive;
+    checkpoint: a file or folder for the state of the training, as for `training.train`: written every minute and when
+                you stop it, and where it holds this training already, with the same functions, the training goes on
+                from it
+    raises  ValueError for fewer than 65 samples, a budget that is not positive, or another training's checkpoint;
             RuntimeError, in a sentence, if one of the functions fails at its work
+
+    The notebook's stop button (or Ctrl-C) ends the training early: what there is by then is drawn and scored.
     """
     if minutes <= 0:
         raise ValueError(f"minutes must be more than 0, got {minutes:g}")
@@ -128,7 +133,7 @@ def run(
     drawn = draw(my, ema.net, schedule, samples, steps, seed)
 
     torch.manual_seed(seed + 1)
-    untrained = my["MyUNet"](channels=1, widths=widths).to(best_device()).eval()
+    untrained = my["MyUNet"](channels=1, widths=widths).to(device_of(ema.net))  # where the functions are known to work
     bundled, diffusion, _ = load_pretrained()
     device = next(bundled.parameters()).device
     y = torch.arange(samples, device=device) % 10
@@ -201,18 +206,41 @@ def train(
 ) -> tuple[EMA, list[float]]:
     """Train with the student's training_loop, on a GPU if there is one and the functions work there.
 
-    The loop gets 25 batches at a time. The learning rate, the clipping of gradients and the average of the weights
-    hang on the optimizer's own step, so they work in whatever way the loop is written. Where `file` holds a state the
-    training goes on from it, with the number of steps that was planned, in another order of the images.
+    Each attempt trains a copy of `net`. The loop gets 25 batches at a time. The learning rate, the clipping of
+    gradients and the average of the weights hang on the optimizer's own step, so they work in whatever way the loop is
+    written. Where `file` holds a state the training goes on from it, with the number of steps that was planned, in
+    another order of the images.
     """
-    device, budget = best_device(), (minutes, seed, file)
+    if file:
+        file.load()  # a state that does not fit is an error of its own, not one of the functions
+
+    def on(device: torch.device) -> tuple[EMA, list[float]]:
+        own = copy.deepcopy(net).to(device, memory_format=torch.channels_last)
+        return _train(my, own, schedule, images.to(device), minutes, seed, file)
+
+    return _where_it_works(on, best_device(), "training")
+
+
+def _where_it_works(work: Callable[[torch.device], Any], device: torch.device, what: str) -> Any:
+    """work(device), on the CPU if it fails on a GPU; RuntimeError, in a sentence, if it fails there too.
+
+    What fails on a GPU alone: RuntimeError, for tensors on two devices; TypeError, for float64 on Apple's or NumPy on
+    any; ValueError, for a t elsewhere than the data. A loss that explodes would do so on the CPU too.
+    """
+    failures = (RuntimeError, TypeError, ValueError)
     try:
-        return _train(my, net.to(device, memory_format=torch.channels_last), schedule, images.to(device), *budget)
-    except RuntimeError as error:
-        if device.type == "cpu":
-            raise RuntimeError(f"training stopped: {error}") from None
-        print(f"your functions do not work on {device} yet ({str(error).splitlines()[0]}); training on the CPU")
-    return _train(my, net.to("cpu"), schedule, images, *budget)
+        if device.type != "cpu":
+            try:
+                return work(device)
+            except failures as error:
+                print(f"your functions do not work on {device} yet ({_first_line(error)}); {what} on the CPU")
+        return work(torch.device("cpu"))
+    except (*failures, FloatingPointError) as error:
+        raise RuntimeError(f"{what} stopped: {_first_line(error)}") from None
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0] or type(error).__name__
 
 
 def _train(my, net, schedule, images, minutes, seed, file) -> tuple[EMA, list[float]]:
@@ -239,34 +267,46 @@ def _train(my, net, schedule, images, minutes, seed, file) -> tuple[EMA, list[fl
     net.train()
 
     started = saved_at = time.perf_counter()
-    while planned[0] is None or len(losses) < planned[0]:
-        count = WARM_STEPS if not losses else min(25, (planned[0] or math.inf) - len(losses))
-        some = my["training_loop"](net, schedule, optimizer, [next(batches) for _ in range(count)], generator)
-        if not losses:
-            measured_from = time.perf_counter()
-        elif planned[0] is None:
-            pace = (time.perf_counter() - measured_from) / count
-            left = minutes * 60 - (time.perf_counter() - started)
-            planned[0] = len(losses) + count + max(0, round(left / pace))
-            print(f"training on {images.device}, {1 / pace:.1f} steps/s: {minutes:g} minutes are {planned[0]:,} steps")
-        losses += [float(loss) for loss in some]
-        if not all(map(math.isfinite, losses[-count:])):
-            raise RuntimeError(f"the loss is not finite any more after step {len(losses)}")
-        overdue = time.perf_counter() - saved_at >= SAVE_SECONDS
-        if file and planned[0] is not None and (overdue or len(losses) == planned[0]):
-            _keep(file, {name: part.state_dict() for name, part in parts.items()}, planned=planned[0], losses=losses)
-            saved_at = time.perf_counter()
+    try:
+        while planned[0] is None or len(losses) < planned[0]:
+            with unbroken():  # an interrupt comes between the loop's turns, where weights, average and count agree
+                count = WARM_STEPS if not losses else min(25, (planned[0] or math.inf) - len(losses))
+                some = my["training_loop"](net, schedule, optimizer, [next(batches) for _ in range(count)], generator)
+                if not losses:
+                    measured_from = time.perf_counter()
+                elif planned[0] is None:
+                    pace = (time.perf_counter() - measured_from) / count
+                    left = minutes * 60 - (time.perf_counter() - started)
+                    planned[0] = len(losses) + count + max(0, round(left / pace))
+                    plan = f"{minutes:g} minutes are {planned[0]:,} steps"
+                    print(f"training on {images.device}, {1 / pace:.1f} steps/s: {plan}")
+                losses += [float(loss) for loss in some]
+                if not all(map(math.isfinite, losses[-count:])):
+                    raise FloatingPointError(f"the loss is not finite any more after step {len(losses)}")
+                overdue = time.perf_counter() - saved_at >= SAVE_SECONDS
+                if file and planned[0] is not None and (overdue or len(losses) == planned[0]):
+                    _keep(file, parts, planned[0], losses)
+                    saved_at = time.perf_counter()
+    except KeyboardInterrupt:
+        if not losses or planned[0] is None:  # nothing worth drawing from
+            raise
+        here = ", and with checkpoint= the same call could go on from here"
+        if file:
+            here = ", and the same call goes on from here" if _keep(file, parts, planned[0], losses) else ""
+        print(f"stopped after {len(losses):,} of {planned[0]:,} steps: the network is used as it is{here}")
     last = sum(losses[-25:]) / len(losses[-25:])
     print(f"trained {len(losses):,} steps, loss {losses[0]:.2f} at first, {last:.3f} at the end")
     return ema, losses
 
 
-def _keep(file: StateFile, state: dict, **more) -> None:
-    """Write the state. A full disk costs the state, not the training."""
+def _keep(file: StateFile, parts: dict, planned: int, losses: list[float]) -> bool:
+    """Write the state; whether that worked. A full disk costs the state, not the training."""
     try:
-        file.save(state | more)
+        file.save({name: part.state_dict() for name, part in parts.items()} | dict(planned=planned, losses=losses))
     except OSError as error:
-        print(f"the state could not be written ({error}); the training goes on")
+        print(f"the state of step {len(losses):,} could not be written ({error})")
+        return False
+    return True
 
 
 def _batches(to_model_range: Callable, images: Tensor, generator: torch.Generator) -> Iterator[Tensor]:
@@ -277,15 +317,22 @@ def _batches(to_model_range: Callable, images: Tensor, generator: torch.Generato
 
 
 def draw(my: dict[str, Any], net: nn.Module, schedule, n: int, steps: int, seed: int, chunk: int = 100) -> Tensor:
-    """(n, 1, 28, 28) on the CPU: samples from the student's ancestral_loop, `chunk` at a time."""
-    device = next(net.parameters()).device
-    generator = torch.Generator(device).manual_seed(seed)
+    """(n, 1, 28, 28) on the CPU: samples from the student's ancestral_loop, `chunk` at a time.
+
+    They are drawn where the network is; if the functions fail there, on the CPU, where the network then stays.
+    """
     net.eval()
-    made = []
-    for size in [min(chunk, n - start) for start in range(0, n, chunk)]:
-        x_T = torch.randn(size, 1, 28, 28, device=device, generator=generator)
-        made.append(my["ancestral_loop"](net, schedule, x_T, spaced_timesteps(T, steps), generator).cpu())
-    return torch.cat(made)
+
+    def on(device: torch.device) -> Tensor:
+        net.to(device)
+        generator = torch.Generator(device).manual_seed(seed)
+        made = []
+        for size in [min(chunk, n - start) for start in range(0, n, chunk)]:
+            x_T = torch.randn(size, 1, 28, 28, device=device, generator=generator)
+            made.append(my["ancestral_loop"](net, schedule, x_T, spaced_timesteps(T, steps), generator).cpu())
+        return torch.cat(made)
+
+    return _where_it_works(on, device_of(net), "sampling")
 
 
 def hand_in(result: Result, folder: str | Path = ".") -> None:
@@ -322,7 +369,10 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=40, help="of sampling")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--checkpoint", help="file for the state of the training; goes on from it if it exists")
-    print(run(**vars(parser.parse_args())))
+    try:
+        print(run(**vars(parser.parse_args())))
+    except (ValueError, RuntimeError) as error:
+        sys.exit(f"{error}")
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -30,10 +31,13 @@ def save_checkpoint(path: str | Path, net: UNet, diffusion: GaussianDiffusion, *
     """Write one file, path.safetensors: weights and betas, and in its header, as JSON, everything needed to use them
     and `about`.
 
-    raises TypeError if `about` holds what JSON does not know; OSError if the file can't be written. What was there
-           before is then untouched
+    raises ValueError for another kind of network, which could not be built again; TypeError if `about` holds what JSON
+           does not know; OSError if the file can't be written. What was there before is then untouched
     """
-    path = _weights_file(path)
+    net = getattr(net, "_orig_mod", net)  # what torch.compile wraps: with the ordinary names
+    if not isinstance(net, UNet):
+        raise ValueError(f"a checkpoint holds a UNet, which it can build again; got {type(net).__name__}")
+    path = weights_file(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     tensors = {name: value.detach().cpu().contiguous() for name, value in net.state_dict().items()}
     tensors["betas"] = diffusion.schedule.beta[1:].contiguous()
@@ -49,11 +53,13 @@ def load_checkpoint(path: str | Path, device: torch.device | str | None = None) 
     Nothing in the file is executed.
     raises FileNotFoundError if there is none at `path`; ValueError if the file is not such a checkpoint
     """
-    path = _weights_file(path)
+    path = weights_file(path)
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint at {path}")
     try:
         with safe_open(path, "pt") as file:
+            if "about" not in (file.metadata() or {}):
+                raise ValueError("its header does not say how to build the network")
             about = json.loads(file.metadata()["about"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dictionary
         diffusion = GaussianDiffusion(Schedule(tensors.pop("betas")), about["predicts"], about["variance"])
@@ -64,7 +70,7 @@ def load_checkpoint(path: str | Path, device: torch.device | str | None = None) 
     return net.eval().to(device or best_device(), memory_format=torch.channels_last), diffusion, about
 
 
-def _weights_file(path: str | Path) -> Path:
+def weights_file(path: str | Path) -> Path:
     """`path` with its suffix, given or not; "lr0.004" has none to replace, so `Path.with_suffix` will not do."""
     path = Path(path)
     return path if path.suffix == ".safetensors" else path.with_name(path.name + ".safetensors")
@@ -95,7 +101,7 @@ class StateFile:
         self.previous = self.path.with_name(self.path.name + ".previous")
 
     def save(self, state: dict) -> None:
-        """Write a new state; the one before is kept. OSError, and both kept, if it can't be written."""
+        """Write a new state; the one before is kept. OSError if it can't be written, and a good state is left."""
         buffer = io.BytesIO()
         torch.save(dict(state, about=self.about), buffer)
         content = buffer.getvalue()
@@ -113,7 +119,8 @@ class StateFile:
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
         for left_over in self.path.parent.glob(f"{glob.escape(self.path.name)}.*.partial"):
-            left_over.unlink(missing_ok=True)  # of a training that was killed while it wrote
+            if _PARTIAL.fullmatch(left_over.name.removeprefix(self.path.name)):  # not of another one, NAME.2
+                left_over.unlink(missing_ok=True)  # of a training that was killed while it wrote
         if not self.path.exists() and not self.previous.exists():
             return None
         try:
@@ -173,6 +180,9 @@ def digest(tensor: Tensor | None) -> str:
     return f"{' x '.join(map(str, values.shape))}, {hashlib.sha256(values.numpy()).hexdigest()[:12]}"
 
 
+_PARTIAL = re.compile(r"\.\d+-[0-9a-f]{8}\.partial")  # what follows the name while a file is being written
+
+
 @contextmanager
 def _written(path: Path, content: bytes) -> Iterator[Path]:
     """A complete file beside `path`, on the disk, to be renamed to it; gone afterwards if it was not."""
@@ -190,7 +200,9 @@ def _written(path: Path, content: bytes) -> Iterator[Path]:
 def _flush_folder(folder: Path) -> None:
     """Bring the new names to the disk too; Windows has no such call."""
     if hasattr(os, "O_DIRECTORY"):
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         with suppress(OSError):  # nor have some network drives
-            os.fsync(descriptor)
-        os.close(descriptor)
+            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)

@@ -74,6 +74,10 @@ class Team:
             dist.all_reduce(value)
         return value / self.size
 
+    def any(self, here: bool) -> bool:
+        """Whether it is so in one of the processes at least; the same answer in all of them."""
+        return here if self.size == 1 else self.mean(torch.tensor(float(here), device=self.device)).item() > 0
+
     def told(self, value: Any) -> Any:
         """What the leading process passed here, in all of them."""
         if self.size == 1:

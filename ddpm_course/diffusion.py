@@ -57,7 +57,8 @@ def q_posterior(schedule: Schedule, x0: Tensor, xt: Tensor, t: Tensor | int, s: 
         raise ValueError(f"a reverse step goes from t to an earlier s, 0 <= s < t <= {schedule.T}; got t={t}, s={s}")
     alpha_bar_t, alpha_bar_s = _float64(schedule, t, x0, "t"), _float64(schedule, s, x0, "s")
     dtype = torch.float64 if x0.dtype == torch.float64 else torch.float32
-    on_x0, on_xt, variance = (c.to(dtype).to(x0.device) for c in posterior_coefficients(alpha_bar_t, alpha_bar_s))
+    coefficients = posterior_coefficients(alpha_bar_t, alpha_bar_s)
+    on_x0, on_xt, variance = (_beside(c, x0, dtype) for c in coefficients)
     return on_x0 * x0 + on_xt * xt, variance
 
 
@@ -118,14 +119,20 @@ class GaussianDiffusion:
 
 
 def _float64(schedule: Schedule, t: Tensor | int, like: Tensor, name: str) -> Tensor:
-    """alpha_bar_t in float64, (B, 1, ..., 1): on the CPU for an int, beside t where the device can."""
+    """alpha_bar_t in float64: one number on the CPU for an int, else (B, 1, ..., 1), beside t where the device can."""
     check_t(t, like, schedule.T, name)
-    column = (-1,) + (1,) * (like.ndim - 1)
     if isinstance(t, int):
-        return schedule.alpha_bar[t].reshape((1,) * like.ndim)
-    if t.device.type == "mps":  # no float64 there, so t comes to the host; samplers pass ints and never wait
+        return schedule.alpha_bar[t]
+    if t.device.type == "mps":  # no float64 there, so t comes to the host, which waits for it; an int costs no wait
         t = t.cpu()
-    return schedule.table("alpha_bar", torch.float64, t.device)[t].reshape(column)
+    return schedule.table("alpha_bar", torch.float64, t.device)[t].reshape((-1,) + (1,) * (like.ndim - 1))
+
+
+def _beside(c: Tensor, like: Tensor, dtype: torch.dtype) -> Tensor:
+    """A coefficient to multiply `like` with: (B, 1, ..., 1), or (1, ..., 1) for one number."""
+    if c.ndim == 0:  # filled in where it is needed: a copy would make the host wait
+        return torch.full((1,) * like.ndim, c.item(), dtype=dtype, device=like.device)
+    return c.to(dtype).to(like.device)
 
 
 def _same_shape(name: str, value: Tensor, other_name: str, other: Tensor) -> None:

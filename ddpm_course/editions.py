@@ -155,6 +155,8 @@ def run(notebook, folder: Path, *, name: str = "notebook", fast: bool = False, *
     try:
         from nbclient import NotebookClient
         from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+
+        from .kernels import PatientKernelManager
     except ImportError as error:
         raise RuntimeError("running notebooks needs nbclient: pip install -e '.[test]'") from error
 
@@ -167,16 +169,14 @@ def run(notebook, folder: Path, *, name: str = "notebook", fast: bool = False, *
     how = dict(
         timeout=300 if fast else 1800,
         kernel_name=KERNEL["name"],
+        kernel_manager_class=PatientKernelManager,
         resources={"metadata": {"path": str(folder)}},
         record_timing=False,
         store_widget_state=True,  # what nbclient shows in a slider it looks up there; tidy removes it
         coalesce_streams=True,
     )
     try:
-        try:
-            NotebookClient(notebook, **how).execute(env=env)
-        except CellTimeoutError:  # once in many runs a message gets lost, and kernel and client wait for each other
-            NotebookClient(notebook, **how).execute(env=env)
+        NotebookClient(notebook, **how).execute(env=env)
     except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
         plain = re.sub(r"\x1b\[[0-9;]*m", "", str(error))  # no terminal colours
         raise RuntimeError(f"{name}: {plain}") from None

@@ -16,7 +16,7 @@ SETTINGS = Path(__file__).parent / "jupyter"
 
 
 def main(arguments: list[str] | None = None) -> int:
-    notebook, *others = sys.argv[1:] if arguments is None else arguments or [""]
+    notebook, *others = (sys.argv[1:] if arguments is None else arguments) or [""]
     if not Path(notebook).is_file():
         print(f"There is no notebook {notebook!r} here; `python -m ddpm_course.editions copy work` brings the lessons.")
         return 1

@@ -104,10 +104,17 @@ def discretised_log_likelihood(x0: Tensor, mean: Tensor, variance: Tensor | floa
     below = ((2 * level - 1) / 255 - 1 - mean) / std
     flip = above + below > 0  # the same bin mirrored: its two tails are then small numbers, with all their digits
     near, far = torch.where(flip, -below, above), torch.where(flip, -above, below)
-    log_near, log_far = torch.special.log_ndtr(near), torch.special.log_ndtr(far)
+    log_near, log_far = _log_ndtr(near), _log_ndtr(far)
     inside = log_near + (-torch.expm1(log_far - log_near)).log()
-    ends = torch.where(level == 0, torch.special.log_ndtr(above), torch.special.log_ndtr(-below))
+    ends = torch.where(level == 0, _log_ndtr(above), _log_ndtr(-below))
     return torch.where((level == 0) | (level == 255), ends, inside)
+
+
+def _log_ndtr(x: Tensor) -> Tensor:
+    """The log-probability that a standard normal number is below x; on the CPU where Apple's GPU has x."""
+    if x.device.type == "mps":  # PyTorch has no kernel for it there
+        return torch.special.log_ndtr(x.cpu()).to(x.device)
+    return torch.special.log_ndtr(x)
 
 
 def prior_bits(diffusion: GaussianDiffusion | Schedule, x0: Tensor) -> Tensor:

@@ -27,6 +27,8 @@ py -3.12 -m venv .venv
 .venv\\Scripts\\python -m ddpm_course.lab {first}.ipynb
 ```
 
+(On a Mac with an Intel processor use Colab: no PyTorch that is new enough is made for it.)
+
 This downloads PyTorch and JupyterLab. On Linux that is about 3 GB, for NVIDIA's GPUs; without one, install \
 `torch torchvision --index-url https://download.pytorch.org/whl/cpu` first, about 0.4 GB with everything else. With \
 conda: `conda env create -f environment.yml`, `conda activate ddpm_course`, `python -m ddpm_course.lab {first}.ipynb`.
@@ -95,6 +97,7 @@ c.CourseDirectory.db_url = f"sqlite:///{{here / 'gradebook.db'}}"
 c.Execute.timeout = 120
 c.Execute.startup_timeout = 120
 c.Execute.iopub_timeout = 60  # for a reply that is on its way; its own limit of 4 gives up a whole submission
+c.Execute.kernel_manager_class = "ddpm_course.kernels.PatientKernelManager"  # beside sliders, replies get overlooked
 
 # What stands where a solution was, as in the student edition.
 c.ClearSolutions.code_stub = {{"python": {stub!r}}}

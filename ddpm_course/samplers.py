@@ -144,8 +144,11 @@ def reverse_steps(
 
 
 def sample(steps: Iterator[Step], *, progress: bool = True) -> Tensor:
-    """Run a sampler to its end, with a progress bar, and return the last x, in the data's range."""
-    bar = None
+    """Run a sampler to its end, with a progress bar, and return the last x, in the data's range.
+
+    raises ValueError if the sampler has been run already: it is a generator, and runs once
+    """
+    bar = step = None
     for step in steps:
         if progress and bar is None:
             bar = tqdm(total=step.n, desc="sampling", file=sys.stdout, mininterval=0.5)
@@ -153,6 +156,8 @@ def sample(steps: Iterator[Step], *, progress: bool = True) -> Tensor:
             bar.update()
     if bar is not None:
         bar.close()
+    if step is None:
+        raise ValueError("this sampler is at its end: it runs once. Make a new one, as you made this one")
     return step.x
 
 
@@ -163,6 +168,8 @@ def generate(
     steps: int = 25,
     *,
     y: Tensor | None = None,
+    x_T: Tensor | None = None,
+    times: list[int] | None = None,
     chunk: int = 250,
     sampler: Callable[..., Iterator[Step]] = ddim_steps,
     progress: bool = True,
@@ -173,20 +180,26 @@ def generate(
     shape:    (N, ...) of all the data to make
     steps:    network calls a chunk
     y:        (N,) labels, or None
+    x_T:      (N, ...) to start from instead of standard normal noise, or None
+    times:    to visit instead of `steps` evenly spaced ones, see `reverse_steps`
     sampler:  ddim_steps or ancestral_steps; `how` holds its other keywords
     returns   (N, ...) on the CPU, in the data's range
-    raises    ValueError if y does not have N labels or chunk is less than 1
+    raises    ValueError if y or x_T is not for N samples, or if N or chunk is less than 1
     """
-    if chunk < 1:
-        raise ValueError(f"chunk must be at least 1, got {chunk}")
+    if chunk < 1 or shape[0] < 1:
+        raise ValueError(f"chunk and the number of samples must be at least 1, got {chunk} and {shape[0]}")
     if y is not None and len(y) != shape[0]:
         raise ValueError(f"y must hold one label for each of the {shape[0]} samples, got {len(y)}")
+    if x_T is not None and x_T.shape != tuple(shape):
+        raise ValueError(f"x_T must have shape {tuple(shape)}, got {tuple(x_T.shape)}")
     sizes = [min(chunk, shape[0] - start) for start in range(0, shape[0], chunk)]
-    labels = y.split(chunk) if y is not None else [None] * len(sizes)
+    labels, starts = (part.split(chunk) if part is not None else [None] * len(sizes) for part in (y, x_T))
+    total = len(sizes) * (steps if times is None else len(times) - 1)
     made = []
-    with tqdm(total=steps * len(sizes), desc="sampling", file=sys.stdout, mininterval=0.5, disable=not progress) as bar:
-        for size, some in zip(sizes, labels, strict=True):
-            for step in sampler(net, diffusion, (size, *shape[1:]), steps, y=some, **how):
+    with tqdm(total=total, desc="sampling", file=sys.stdout, mininterval=0.5, disable=not progress) as bar:
+        for size, some, start in zip(sizes, labels, starts, strict=True):
+            how |= dict(y=some, x_T=start, times=times)
+            for step in sampler(net, diffusion, (size, *shape[1:]), steps, **how):
                 x = step.x
                 bar.update()
             made.append(x.cpu())

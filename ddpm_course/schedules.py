@@ -90,7 +90,7 @@ class Schedule:
 def check_t(t: Tensor | int, like: Tensor, T: int, name: str = "t") -> None:
     """Raise a ValueError in the student's terms unless t fits the batch `like`.
 
-    The values of a tensor are not checked: reading them would make the host wait for a GPU.
+    The values of a tensor are checked on the CPU alone: reading them would make the host wait for a GPU.
     """
     if isinstance(t, int):
         if not 0 <= t <= T:
@@ -106,6 +106,10 @@ def check_t(t: Tensor | int, like: Tensor, T: int, name: str = "t") -> None:
         raise ValueError(f"{name} must hold integers (torch.int64), got {t.dtype}")
     if t.device != like.device:
         raise ValueError(f"{name} is on {t.device} but the data is on {like.device}: move one of them with .to(...)")
+    if t.device.type == "cpu" and len(t):
+        lowest, highest = min(values := t.tolist()), max(values)  # in a table, -1 would be the last entry
+        if lowest < 0 or highest > T:
+            raise ValueError(f"{name} must lie in 0..{T}, got values from {lowest} to {highest}")
 
 
 def check_float(x: Tensor) -> None:
@@ -144,4 +148,4 @@ def cosine_schedule(T: int = 1000, *, s: float = 0.008) -> Schedule:
 
 
 def _rescaled(betas: Tensor, rescale: bool) -> Tensor:
-    return (betas * (1000 / len(betas))).clamp(max=0.999) if rescale else betas
+    return (betas * (1000 / max(1, len(betas)))).clamp(max=0.999) if rescale else betas  # Schedule complains of T = 0

@@ -17,10 +17,11 @@ import os
 import shlex
 import signal
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 
@@ -29,7 +30,7 @@ from torch import Tensor, nn
 
 from . import schedules
 from .budgets import Budget
-from .checkpoints import StateFile, digest, load_checkpoint, load_pretrained, save_checkpoint
+from .checkpoints import StateFile, digest, load_checkpoint, load_pretrained, save_checkpoint, weights_file
 from .data import load_images
 from .devices import Team, best_device
 from .diffusion import GaussianDiffusion
@@ -75,32 +76,40 @@ def train(
 
     net, diffusion: what to train, and what its output means; the network is moved to `device`
     images:         (N, C, H, W) uint8; they stay on the device and are shuffled and scaled there
-    labels:         (N,) or None; `label_dropout` of them become the null class, for guidance
+    labels:         (N,) integers in 0..net.num_classes - 1, or None; `label_dropout` of them become the null class,
+                    for guidance
     minutes, steps: one of the two. Minutes are turned into steps by timing the first ones (see `Budget`), and buy
                     training steps alone: what `watch` does comes on top. In fast mode there are a few steps at most.
+    batch_size:     images a step, of all processes together; no more than there are
     lr:             rises over the first 50 steps, then falls along a cosine to 0 at the last
+    ema_decay:      of the moving average of the weights, see `EMA`
+    kind:           of the loss, see `diffusion_loss`
+    seed:           of data order, dropped labels, t and noise; not of dropout, nor of the weights net starts with
+    device:         where to train; `best_device()` by default
     compile:        train through torch.compile: the first step takes a minute, the others less; for long runs on a GPU
-    checkpoint:     a file for the state of the training, written every `save_minutes`, when you stop it, and at the
-                    end. Where it exists already the training goes on from it, with the plan it had; on a CPU it ends
-                    with the weights, bit for bit, that it would have had. The state before is kept beside it. In a
-                    folder that exists, every training, told apart by its arguments, has a file of its own.
-    watch:          called with the Run every `report_every` steps, which is also when the losses are read
+    checkpoint:     a file for the state of the training, written at the first report after `save_minutes`, when you
+                    stop it, and at the end. Where it exists already the training goes on from it, with the plan it
+                    had; on a CPU it ends with the weights, bit for bit, that it would have had. The state before is
+                    kept beside it. In a folder that exists, every training, told apart by its arguments, has a file of
+                    its own; of `net` its make counts, not its weights: for another start give another `seed` or file.
+    watch:          called with the Run every `report_every` steps, a report, which is also when the losses are read
     returns         the Run; the notebook's stop button (or Ctrl-C) returns early with what there is
     raises          ValueError for arguments that do not fit, or a checkpoint that does not belong to them;
                     FloatingPointError if the loss stops being finite: net is then what it was at the report before
+                    (the average of its weights is only where `watch` kept the Run, or in the checkpoint)
 
     Under `torchrun --nproc-per-node=N` the same call trains with N processes. They share each batch of `batch_size`;
     only the first one prints, writes and calls `watch`.
     """
-    _check(net, images, labels, minutes, steps)
-    lr = float(lr)  # goes into the checkpoint, which takes no NumPy numbers
+    _check(net, images, labels, minutes=minutes, steps=steps, batch_size=batch_size, report_every=report_every)
+    lr, seed = float(lr), int(seed)  # go into the checkpoint, which takes no NumPy numbers
     team = Team.join(device)
     say = partial(print, flush=True) if team.leads else _nothing
     if fast_mode() and (steps is None or steps > FAST_STEPS):
         asked = f"{minutes:g} minutes" if steps is None else f"{steps:,}"
         say(f"fast mode: {FAST_STEPS} steps of training instead of {asked}")
         minutes, steps = None, FAST_STEPS
-    batch_size = min(batch_size, len(images))
+    batch_size = int(min(batch_size, len(images)))
     if team.size > 1 and batch_size < 2 * team.size:
         raise ValueError(f"a batch of {batch_size} is too small for {team.size} processes: each needs two images of it")
     file = state = None
@@ -144,37 +153,45 @@ def train(
 
     saved_at = clock = time.perf_counter()
     try:
-        while run.steps is None or run.step < run.steps:
-            with unbroken():
-                training.step(learning_rate(run.step, run.steps, lr))
-                report = run.step % report_every == 0
-                if budget and (
-                    report or run.steps is None and run.step % (1 if team.device.type == "cpu" else 10) == 0
-                ):
-                    run.unread[-1].item()  # wait for the device (on a CPU there is nothing to wait for)
-                    spent = run.seconds + time.perf_counter() - clock
-                    plan = team.told(budget.plan(run.step, spent, run.steps) if team.leads else None)
-                    if plan != run.steps:
-                        instead = f" now, not {run.steps:,}" if run.steps else ""
-                        say(f"{1 / budget.pace:.1f} steps/s: {minutes:g} minutes are {plan:,} steps{instead}")
-                    run.steps = plan
-                report = report or run.step == run.steps
-                if report:
-                    problem = training.read_losses()
-                    if problem:
-                        raise FloatingPointError(f"{problem} Try a smaller lr than {lr:g}.{_kept(checkpoint, saved)}")
-                run.seconds += time.perf_counter() - clock
-                clock = time.perf_counter()
-            if report and team.leads:
-                if watch is not None:
-                    watch(run)
-                if file and (run.step == run.steps or time.perf_counter() - saved_at >= 60 * save_minutes):
-                    with unbroken():
-                        save()
-                    saved_at = time.perf_counter()
-                clock = time.perf_counter()
+        with unbroken() if team.size > 1 else nullcontext([]) as pressed:  # a team stops at a report, all of it at once
+            while run.steps is None or run.step < run.steps:
+                with unbroken():
+                    training.step(learning_rate(run.step, run.steps, lr))
+                    report = run.step % report_every == 0
+                    if budget and (
+                        report or run.steps is None and run.step % (1 if team.device.type == "cpu" else 10) == 0
+                    ):
+                        run.unread[-1].item()  # wait for the device (on a CPU there is nothing to wait for)
+                        spent = run.seconds + time.perf_counter() - clock
+                        plan = team.told(budget.plan(run.step, spent, run.steps) if team.leads else None)
+                        if plan != run.steps:
+                            instead = f" now, not {run.steps:,}" if run.steps else ""
+                            say(f"{1 / budget.pace:.1f} steps/s: {minutes:g} minutes are {plan:,} steps{instead}")
+                        run.steps = plan
+                    report = report or run.step == run.steps
+                    if report:
+                        problem = training.read_losses()
+                        if problem:
+                            net.eval()
+                            kept = _kept(checkpoint, saved)
+                            raise FloatingPointError(f"{problem} Try a smaller lr than {lr:g}.{kept}")
+                    run.seconds += time.perf_counter() - clock
+                    clock = time.perf_counter()
+                if report and team.any(bool(pressed)):
+                    raise KeyboardInterrupt
+                if report and team.leads:
+                    if watch is not None:
+                        watch(run)
+                        net.train()  # it may have looked at samples, in evaluation mode
+                    if file and (run.step == run.steps or time.perf_counter() - saved_at >= 60 * save_minutes):
+                        with unbroken():
+                            save()
+                        saved_at = time.perf_counter()
+                    clock = time.perf_counter()
     except KeyboardInterrupt:
-        say(f"stopped after {run.step:,} steps: the networks in the result are usable as they are, and {save()}")
+        with suppress(KeyboardInterrupt), unbroken():  # pressed again: the state is still written
+            on = save() if team.leads else ""
+            say(f"stopped after {run.step:,} steps: the networks in the result are usable as they are, and {on}")
     net.eval()
     return run
 
@@ -187,33 +204,47 @@ def learning_rate(step: int, steps: int | None, peak: float) -> float:
 
 
 @contextmanager
-def unbroken() -> Iterator[None]:
-    """Let a step end when the stop button is pressed in the middle of it: KeyboardInterrupt comes afterwards."""
+def unbroken() -> Iterator[list]:
+    """Let a step end when the stop button is pressed in the middle of it: KeyboardInterrupt comes afterwards.
+
+    Yields a list that is empty as long as nothing was pressed.
+    """
     before = signal.getsignal(signal.SIGINT)
     if threading.current_thread() is not threading.main_thread() or not callable(before):
-        yield  # no interrupt arrives here
+        yield []  # no interrupt arrives here
         return
     pressed = []
     signal.signal(signal.SIGINT, lambda *_: pressed.append(True))
     try:
-        yield
+        yield pressed
     finally:
         signal.signal(signal.SIGINT, before)
     if pressed:
         before(signal.SIGINT, None)
 
 
-def _check(net: nn.Module, images: Tensor, labels: Tensor | None, minutes: float | None, steps: int | None) -> None:
-    if (minutes is None) == (steps is None):
+def _check(net: nn.Module, images: Tensor, labels: Tensor | None, **numbers: float | None) -> None:
+    if (numbers["minutes"] is None) == (numbers["steps"] is None):
         raise ValueError("give either minutes or steps")
+    for name, value in numbers.items():
+        if value is not None and not value > 0:
+            raise ValueError(f"{name} must be more than 0, got {value}")
     if images.dtype != torch.uint8 or images.ndim != 4:
         raise ValueError(f"images must be uint8 with shape (N, C, H, W), got {images.dtype} {tuple(images.shape)}")
     if len(images) == 0:
         raise ValueError("there are no images to train on")
-    if labels is not None and getattr(net, "num_classes", None) is None:
+    if labels is None:
+        return
+    classes = getattr(net, "num_classes", None)
+    if classes is None:
         raise ValueError("labels were given, but the network has no classes: build it with num_classes=...")
-    if labels is not None and labels.shape != images.shape[:1]:
+    if not isinstance(labels, Tensor) or labels.is_floating_point():
+        raise ValueError(f"labels must be a tensor of integers, got {getattr(labels, 'dtype', type(labels).__name__)}")
+    if labels.shape != images.shape[:1]:
         raise ValueError(f"labels must have shape ({len(images)},), one an image; got {tuple(labels.shape)}")
+    lowest, highest = torch.stack(labels.aminmax()).tolist()
+    if lowest < 0 or highest >= classes:
+        raise ValueError(f"labels must lie in 0..{classes - 1}, got {lowest} to {highest}; {classes} is the null class")
 
 
 def _description(net: nn.Module) -> str:
@@ -258,26 +289,32 @@ def main() -> None:
     parser.add_argument("--save-minutes", type=float, default=1.0, help="how often that file is written")
     parser.add_argument("--out", type=Path, required=True, help="the file to write: OUT.safetensors")
     args = parser.parse_args()
-
-    images, labels = load_images(args.data, size=args.size)
-    classes = None if args.unconditional or labels.max() == 0 else int(labels.max()) + 1
-    torch.manual_seed(args.seed)
-    net = UNet(
-        images.shape[1], args.widths, blocks=args.blocks, patch=args.patch, dropout=args.dropout, num_classes=classes
-    )
-    diffusion = GaussianDiffusion(getattr(schedules, f"{args.schedule}_schedule")(args.T), args.predicts)
+    if args.checkpoint and weights_file(args.out).resolve() == args.checkpoint.resolve():
+        parser.error("--checkpoint and --out must be two files")
 
     def report(run: Run) -> None:
         if len(run.losses) % 20 == 1 or run.step == run.steps:
             print(f"step {run.step:,}: loss {run.losses[-1][1]:.4f}, {run.seconds:.0f} s", flush=True)
 
     try:
+        if Team.join().leads:  # better now than after the training
+            args.out.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=args.out.parent):
+                pass
+        images, labels = load_images(args.data, size=args.size)
+        classes = None if args.unconditional or labels.max() == 0 else int(labels.max()) + 1
+        torch.manual_seed(args.seed)
+        net = UNet(
+            images.shape[1], args.widths, blocks=args.blocks, patch=args.patch, dropout=args.dropout,
+            num_classes=classes,
+        )  # fmt: skip
+        diffusion = GaussianDiffusion(getattr(schedules, f"{args.schedule}_schedule")(args.T), args.predicts)
         run = train(
             net, diffusion, images, labels if classes else None, minutes=args.minutes, steps=args.steps,
             batch_size=args.batch_size, lr=args.lr, ema_decay=args.ema, kind=args.kind, seed=args.seed,
             compile=args.compile, checkpoint=args.checkpoint, save_minutes=args.save_minutes, watch=report,
         )  # fmt: skip
-    except (ValueError, FloatingPointError) as e:
+    except (ValueError, OSError, FloatingPointError) as e:
         sys.exit(f"{e}")
     if not Team.join().leads:
         return

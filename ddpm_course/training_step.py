@@ -84,7 +84,7 @@ class Training:
         self.net = net.to(self.device, memory_format=torch.channels_last).train()
         self.dtype = next((p.dtype for p in net.parameters()), torch.float32)
         self.images = images.to(self.device)
-        self.labels = labels.to(self.device) if labels is not None else None
+        self.labels = labels.to(self.device, torch.int64) if labels is not None else None
         self.generator = torch.Generator(self.device).manual_seed(seed)  # of data order, dropped labels, t and noise
         self.batches = Batches(len(images), batch_size, self.device, self.generator)
 

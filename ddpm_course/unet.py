@@ -73,7 +73,8 @@ class UNet(nn.Module):
         self_condition: bool = False,
     ):
         super().__init__()
-        widths = tuple(widths)
+        channels, widths = int(channels), tuple(map(int, widths))  # tensors and NumPy's numbers have no place in a file
+        num_classes = None if num_classes is None else int(num_classes)
         attention = (None,) * len(widths) if attention is None else tuple(attention)
         _check_arguments(widths, patch, heads, attention, conv, time, middle, downsample, upsample)
         self.arguments = dict(  # what it takes to build this network again: goes into a checkpoint

@@ -404,13 +404,18 @@ def test_a_chain_of_one_step():
 
 
 def test_the_host_never_waits_inside_the_loop():
-    """Nothing on the way reads a value: the whole bound runs on the meta device, which has none, up to the last cat."""
+    """Nothing on the way reads a value: the terms, and the whole bound, run on the meta device, which has none. The bound
+    gets as far as its last step, which brings the numbers to the host: after two batches at four t each."""
     diffusion = GaussianDiffusion(cosine_schedule(10), "v")
     x0 = torch.empty(4, 1, 8, 8, device="meta")
     t = torch.full((4,), 3, device="meta")
     assert variational_term(lambda x, t, y: x, diffusion, x0, t).shape == (4,)
     assert variational_term(lambda x, t, y: x, diffusion, x0, 1).device.type == "meta"
     assert prior_bits(diffusion, x0).shape == (4,)
+    calls = []
+    with pytest.raises(NotImplementedError, match="meta"):
+        bits_per_dim(lambda x, t, y: calls.append(t) or x, diffusion, x0, steps=4, batch_size=2, device="meta")
+    assert len(calls) == 8
 
 
 def test_mistakes_are_named():

@@ -1,6 +1,8 @@
 """The capstone: a student's file trains and samples alone, what is missing in it is named, and the result is scored."""
 
+import itertools
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +12,7 @@ import pytest
 import torch
 
 from ddpm_course import capstone
+from ddpm_course.checkpoints import StateFile
 from ddpm_course.checks import library
 from ddpm_course.data import ASSETS, load_images
 from ddpm_course.samplers import ancestral_steps, sample
@@ -217,3 +220,167 @@ def test_a_function_that_fails_at_its_work_is_one_sentence(tmp_path, monkeypatch
     my["training_loop"] = broken
     with pytest.raises(RuntimeError, match="training stopped: shapes do not fit"):
         capstone.train(my, my["MyUNet"](channels=1, widths=(8, 16)), None, load_images(limit=70)[0], 1, 0)
+
+
+# ------------------------------------------------------------------------------ on a GPU, and when it is stopped
+
+
+class FakeGPU(str):
+    """The CPU under another name: FakeGPU("cpu")."""
+
+    type = "cuda"
+
+    def __format__(self, spec):
+        return "cuda"
+
+
+@pytest.fixture
+def trained(tmp_path, monkeypatch):
+    """trained(loop) trains a small network with loop(turn, net, go_on), where go_on() is a turn of the course's loop."""
+    my, _, _ = capstone.load(tmp_path / "none.py")
+    schedule = my["Schedule"](torch.full((10,), 0.1))
+    good = my["training_loop"]
+    monkeypatch.setattr(capstone, "BATCH", 2)
+
+    monkeypatch.setattr(capstone, "best_device", lambda: FakeGPU("cpu"))
+
+    def train(loop, minutes=0.02, file=None):
+        torch.manual_seed(0)
+        net, turns = my["MyUNet"](channels=1, widths=(8, 16)), itertools.count(1)
+
+        def training_loop(net, *args):
+            return loop(next(turns), net, lambda: good(net, *args))
+
+        images = torch.zeros(8, 1, 8, 8, dtype=torch.uint8)
+        return capstone.train(my | {"training_loop": training_loop}, net, schedule, images, minutes, 0, file)
+
+    return train
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("Expected all tensors to be on the same device\nand more"),
+        TypeError("can't convert cuda:0 device type tensor to numpy."),
+        ValueError("t is on cpu but the data is on cuda:0"),
+        NotImplementedError(),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_what_fails_on_a_gpu_is_trained_on_the_cpu_from_the_start(trained, capsys, error):
+    """It fails in its second turn, when the weights have moved."""
+    weights = []
+
+    def loop(turn, net, go_on):
+        weights.append(torch.cat([p.detach().flatten() for p in net.parameters()]))
+        if turn == 2:
+            raise error
+        return go_on()
+
+    _, losses = trained(loop)
+    assert torch.equal(weights[2], weights[0]) and not torch.equal(weights[1], weights[0])
+    out = capsys.readouterr().out
+    reason = str(error).partition("\n")[0] or "NotImplementedError"
+    assert f"your functions do not work on cuda yet ({reason}); training on the CPU\n" in out
+    assert f"trained {len(losses):,} steps" in out and len(losses) >= 28
+
+
+def test_a_loss_that_explodes_on_a_gpu_is_not_blamed_on_the_gpu(trained, capsys):
+    turns = []
+
+    def loop(turn, net, go_on):
+        turns.append(turn)
+        return [loss * (float("nan") if turn == 2 else 1) for loss in go_on()]
+
+    with pytest.raises(RuntimeError, match="^training stopped: the loss is not finite any more after step 28$"):
+        trained(loop)
+    assert turns == [1, 2] and "do not work" not in capsys.readouterr().out
+
+
+def test_a_checkpoint_of_another_training_is_not_blamed_on_the_functions(trained, tmp_path, capsys):
+    trained(lambda turn, net, go_on: go_on(), file=StateFile(tmp_path / "state", {"seed": 0}))
+    with pytest.raises(ValueError, match="belongs to another training"):
+        trained(lambda turn, net, go_on: go_on(), file=StateFile(tmp_path / "state", {"seed": 1}))
+    assert "do not work" not in capsys.readouterr().out
+
+
+def test_a_sampler_that_fails_on_a_gpu_draws_on_the_cpu(monkeypatch, capsys):
+    """And one that fails there too is one sentence."""
+    monkeypatch.setattr(capstone, "device_of", lambda net: FakeGPU("cpu"))
+    net, calls = torch.nn.Linear(1, 1), itertools.count(1)
+
+    def ancestral_loop(net, schedule, x_T, times, generator):
+        if next(calls) in broken:
+            raise RuntimeError("Expected a 'cpu' device type for generator but found 'cuda'\nand more")
+        return x_T
+
+    broken = {2}  # the second chunk
+    drawn = capstone.draw({"ancestral_loop": ancestral_loop}, net, None, 5, 2, seed=3, chunk=3)
+    generator = torch.Generator().manual_seed(3)
+    expected = [torch.randn(n, 1, 28, 28, generator=generator) for n in (3, 2)]
+    assert torch.equal(drawn, torch.cat(expected))
+    said = "your functions do not work on cuda yet (Expected a 'cpu' device type for generator but found 'cuda')"
+    assert capsys.readouterr().out == f"{said}; sampling on the CPU\n"
+    broken = range(100)
+    with pytest.raises(RuntimeError, match="^sampling stopped: Expected a 'cpu' device type .* found 'cuda'$"):
+        capstone.draw({"ancestral_loop": ancestral_loop}, net, None, 5, 2, seed=3)
+
+
+@pytest.fixture
+def stoppable():
+    """Tests in the background start out ignoring the stop button."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def pressed_in(number):
+    """The stop button, pressed in the middle of a turn."""
+
+    def loop(turn, net, go_on):
+        if turn == number:
+            signal.raise_signal(signal.SIGINT)
+        return go_on()
+
+    return loop
+
+
+def test_the_stop_button_leaves_a_model_and_the_state(trained, stoppable, tmp_path, capsys):
+    """3 + 25 + 25 steps: the turn is finished. The next call goes on from there."""
+    state = StateFile(tmp_path / "state", {})
+    ema, losses = trained(pressed_in(3), minutes=1, file=state)
+    assert ema.updates == len(losses) == len(state.load()["losses"]) == 53
+    planned = state.load()["planned"]
+    assert planned > 53
+    said = f"stopped after 53 of {planned:,} steps: the network is used as it is, and the same call goes on from here\n"
+    assert said + "trained 53 steps" in capsys.readouterr().out
+    ema, losses = trained(pressed_in(1), minutes=1, file=state)
+    assert ema.updates == len(losses) == len(state.load()["losses"]) == min(78, planned)
+    assert f"going on from {state.path}: step 53 of {planned:,}\n" in capsys.readouterr().out
+
+
+def test_the_stop_button_without_a_checkpoint_or_room_for_one(trained, stoppable, tmp_path, capsys, monkeypatch):
+    trained(pressed_in(3), minutes=1)
+    assert "as it is, and with checkpoint= the same call could go on from here\n" in capsys.readouterr().out
+
+    def full(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(StateFile, "save", full)
+    _, losses = trained(pressed_in(3), minutes=1, file=StateFile(tmp_path / "state", {}))
+    out = capsys.readouterr().out
+    assert len(losses) == 53
+    assert "the state of step 53 could not be written ([Errno 28] No space left on device)" in out
+    assert "the network is used as it is\n" in out
+
+
+def test_the_stop_button_before_there_is_a_plan_stops_everything(trained, stoppable):
+    """The plan is made in the second turn."""
+    with pytest.raises(KeyboardInterrupt):
+        trained(pressed_in(1), minutes=1)
+
+
+def test_on_the_command_line_a_mistake_is_a_sentence(monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, "argv", ["capstone", str(tmp_path / "none.py"), "--minutes", "0"])
+    with pytest.raises(SystemExit, match="^minutes must be more than 0, got 0$"):
+        capstone.main()

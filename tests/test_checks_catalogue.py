@@ -26,6 +26,7 @@ SECTIONS = {
         "The pattern",
         "The closed form",
         "Broadcasting",
+        "Counting from 1",
         "Back to the image",
         "Signal and noise",
     },

@@ -68,6 +68,7 @@ WRONG = [
     ("to_uint8", "((x + 1) * 127.5).int().to(torch.uint8)", "no_clamp_no_rounding"),
     ("to_uint8", "(x.clamp(0, 1) * 255).round().byte()", "clamped_to_0_1"),
     ("to_uint8", "(128 * (x + 1)).clamp(0, 255).round().byte()", "width_128"),
+    ("to_uint8", "(x.clamp(-1, 1) * 127 + 128).round().byte()", "around_128"),
     ("to_uint8", "((x + 1) * 255).clamp(0, 255).round().byte()", "width_255"),
     # 1.2
     ("q_step", B + "return (1 - b) ** 0.5 * x + b * noise", "noise_variance"),

@@ -38,7 +38,7 @@ WRONG = [
     ("linear_betas", "torch.linspace(first, last, T).square()", "squared"),
     ("linear_betas", "torch.linspace(first, last, T).sqrt()", "rooted"),
     ("linear_betas", "torch.linspace(0, last, T)", "from_zero"),
-    ("linear_betas", "last * torch.arange(1, T + 1) / T", "from_zero"),
+    ("linear_betas", "last * torch.arange(1, T + 1) / T", "without_first"),
     ("linear_betas", "first + last * torch.arange(T) / (T - 1)", "first_not_subtracted"),
     ("linear_betas", "k = 1000 / T\nreturn torch.linspace(first * k, last * k, T)", "rescaled"),
     # 3.2
@@ -148,6 +148,7 @@ LOCATED = [
     ("cosine_alpha_bars", COSINE.replace("T + 1", "T") + "return f", "shape"),
     ("betas_from_alpha_bars", "1 - alpha_bars[1:] / alpha_bars", "raises"),
     ("betas_from_alpha_bars", "(1 - alpha_bars[:-1]).clamp(max=largest)", "values"),
+    ("betas_from_alpha_bars", "(1 - alpha_bars[1:] / alpha_bars[:-1]).clip(0.0001, largest)", "values"),
     ("betas_from_alpha_bars", "min(1 - alpha_bars[1:] / alpha_bars[:-1], largest)", "raises"),
     ("prior_bits", KL + "0.5 * (a * m - a - math.log(1 - a)) / math.log(10)", "values"),
     ("prior_bits", KL + "0.25 * (a * m - a - math.log(1 - a)) / math.log(2)", "values"),

@@ -660,6 +660,21 @@ def test_another_order_of_the_code_is_right_and_what_it_means_is_said(answer):
     assert "cosines first" not in " ".join(checks.sinusoidal_embedding.check(code_numpy).text)
 
 
+@pytest.mark.parametrize("answer", [code_interleaved, code_half_minus_one])
+def test_a_forward_pass_with_the_students_own_code_of_another_order_is_right(monkeypatch, answer):
+    """Exercise 4.1 accepted it; 4.7 calls it. With a mistake beside it, the mistake is not waved through."""
+    monkeypatch.setitem(NAMES, "sinusoidal_embedding", answer)
+    verdict = judge("unet_forward", NET)
+    assert verdict.solved and "cosines first" in " ".join(verdict.text), verdict
+    assert judge("unet_forward", change(NET, ("h = net.attention(h)\n", ""))).status == "wrong"
+
+
+def test_the_blocks_own_dropout_is_no_reproach():
+    """Two cases have it on, and there the right answer draws as well."""
+    verdict = judge("residual_forward", change(BLOCK, ("(1 + scale)", "scale")).replace("norm2(h) * scale", "norm2(h) + scale"))
+    assert verdict.status == "wrong" and "random" not in " ".join(verdict.text), verdict
+
+
 def test_networks_among_the_arguments_are_copies():
     """A student's function may not change the weights or the mode of a network, and never reaches the course's own."""
     (net, *_), *_ = (case.args for case in checks.unet_forward.cases)

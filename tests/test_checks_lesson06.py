@@ -137,6 +137,7 @@ WRONG = [
     ("ancestral_loop", edited(LOOP, ("t, s = times[i], times[i + 1]", "t = times[i]; s = t - 1"), ("if s else", "if times[i + 1] else"), (", kind)", ")")), "one_step_at_a_stride"),
     ("ancestral_loop", edited(LOOP, ("posterior_step(schedule, x0, x, t, s, z, kind)", "q_sample(schedule, x0, s, z)")), "renoised"),
     ("ancestral_loop", "eps = net(x_T, torch.full((len(x_T),), times[0]))\nreturn estimate_x0(schedule, x_T, times[0], eps).detach()", "first_estimate"),
+    ("ancestral_loop", edited(LOOP, ("if s else", "if t > 1 else"), ("posterior_step(schedule, x0, x, t, s, z, kind)", "posterior_step(schedule, x0, x, t, s, 0 * z) + reverse_variance(schedule, t, s, kind) ** 0.5 * z")), "noise_where_t_is_above_1"),
     # 6.5
     ("repaired_sampler", SICK, "uniform_start and told_s and clipped_to_0_1 and variance_for_deviation and noise_at_the_end"),
     ("repaired_sampler", edited(SICK, TOLD, RANGE, ROOT, END), "uniform_start"),
@@ -144,6 +145,7 @@ WRONG = [
     ("repaired_sampler", edited(SICK, START, TOLD, ROOT, END), "clipped_to_0_1"),
     ("repaired_sampler", edited(SICK, START, TOLD, RANGE, END), "variance_for_deviation"),
     ("repaired_sampler", edited(SICK, START, TOLD, RANGE, ROOT), "noise_at_the_end"),
+    ("repaired_sampler", edited(SICK, START, TOLD, RANGE, ROOT, ("generator=generator)\n        mean", "generator=generator) * (t > 1)\n        mean")), "noise_where_t_is_above_1"),
     ("repaired_sampler", edited(SICK, START, TOLD, RANGE), "variance_for_deviation and noise_at_the_end"),
     ("repaired_sampler", edited(SICK, TOLD, ROOT, END), "uniform_start and clipped_to_0_1"),
     ("repaired_sampler", "x_T = torch.randn(shape, generator=generator)\nreturn ancestral_loop(net, schedule, x_T, times, generator)", "small_variance"),
@@ -187,6 +189,22 @@ def test_what_no_catalogue_knows_is_located_and_not_named(name, body, says):
     verdict = judge(name, body)
     assert verdict.status == "wrong" and verdict.mistake is None, verdict
     assert any(part in " ".join(verdict.text) for part in says.split("|")), verdict
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        edited(LOOP, ("t, eps)", "t, eps) * 0.9")),
+        edited(LOOP, ("schedule, x, t, eps)", "schedule, x, max(s, 1), eps)")),
+        edited(LOOP, ("torch.tensor([t] * len(x))", "t")),
+    ],
+)
+def test_who_draws_from_the_generator_is_not_accused_of_not_doing_so(body):
+    """Where the only step is the last one, the right answer draws nothing either; nor does who fails before drawing."""
+    verdict = judge("ancestral_loop", body)
+    assert verdict.status == "wrong" and "never draws" not in " ".join(verdict.text), verdict
+    idle = edited(LOOP, ("torch.randn(x.shape, generator=generator)", "torch.ones(x.shape)"), ("t, eps)", "t, eps) * 0.9"))
+    assert "never draws" in " ".join(judge("ancestral_loop", idle).text)
 
 
 def test_a_mistake_made_with_gradients_on_is_named_and_the_gradients_too():

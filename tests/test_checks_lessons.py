@@ -33,8 +33,8 @@ def test_the_stub_is_the_notebooks(exercise):
     assert cell(exercise, "check") == f"{exercise.name} = checks.{exercise.name}({exercise.name})"
 
 
-@pytest.mark.parametrize("exercise", checks.EXERCISES, ids=lambda e: e.name)
-def test_the_solution_passes(exercise):
+def solution(exercise: checks.Exercise):
+    """The function that the lesson's solution defines."""
     namespace = {
         "math": math,
         "torch": torch,
@@ -46,7 +46,12 @@ def test_the_solution_passes(exercise):
     }
     namespace |= {other.name: other.reference for other in checks.EXERCISES if other is not exercise}
     exec(cell(exercise, "ex"), namespace)
-    assert exercise.check(namespace[exercise.name]).solved
+    return namespace[exercise.name]
+
+
+@pytest.mark.parametrize("exercise", checks.EXERCISES, ids=lambda e: e.name)
+def test_the_solution_passes(exercise):
+    assert exercise.check(solution(exercise)).solved
 
 
 def test_sections_that_messages_name_are_headings_of_the_lessons():

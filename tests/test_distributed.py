@@ -1,7 +1,9 @@
 """Several processes, one training: real ones, started by `python -m torch.distributed.run` on the CPU (gloo)."""
 
+import itertools
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +12,7 @@ import pytest
 import torch
 from torch import nn
 
+from ddpm_course import training_step
 from ddpm_course.checkpoints import StateFile
 from ddpm_course.devices import Team
 from ddpm_course.diffusion import GaussianDiffusion
@@ -91,6 +94,19 @@ def test_processes_train_the_network_that_one_would(tmp_path, alone, processes, 
     assert sorted(p.name for p in tmp_path.iterdir()) == ["state", "state.previous"]
 
 
+@pytest.mark.parametrize("stopped", ["0", "1", "01"])
+def test_a_stop_reaches_all_processes_at_the_same_step(tmp_path, alone, stopped):
+    """Ctrl-C arrives in one of two processes at step 7, or in both at other steps: all stop at the report, one writes."""
+    path = tmp_path / "state"
+    done = torchrun(2, __file__, path, stopped)
+    assert "stopped after 10 steps" in done.stdout and done.stdout.count("stopped after") == 1
+    assert re.findall(r"worst difference between processes: (\S+)", done.stdout) == ["0.0"]
+    assert re.findall(r"^(\d) writes", done.stdout, re.M) == ["0"]
+    assert StateFile(path, {})._read(path)["run"]["step"] == 10
+    done = torchrun(2, __file__, path)
+    assert "going on from" in done.stdout and distance(alone.net, StateFile(path, {})._read(path)["net"]) < 1e-9
+
+
 TELLS_OF_ITS_FILES = """
 import os, runpy, sys
 
@@ -133,11 +149,32 @@ def test_a_batch_too_small_for_the_processes_is_named(monkeypatch):
         go()
 
 
+def press_the_button_in(rank, ranks):
+    """The seventh step of this process, the eighth of the next one, is interrupted in its middle; writing is told."""
+    compute, save, calls = training_step.diffusion_loss, StateFile.save, itertools.count(1)
+
+    def interrupted(*args, **kwargs):
+        if next(calls) == 7 + int(rank) and rank in ranks:
+            os.kill(os.getpid(), signal.SIGINT)
+        return compute(*args, **kwargs)
+
+    def told(self, state):
+        print(rank, "writes", flush=True)
+        save(self, state)
+
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a process in the background starts out ignoring it
+    training_step.diffusion_loss, StateFile.save = interrupted, told
+
+
 def main():
-    """One of the processes."""
+    """One of the processes: STATE, and the ranks of those in which the stop button is pressed."""
     import torch.distributed as dist
 
-    run = go(checkpoint=Path(sys.argv[1]), watch=lambda run: print("watched", run.step, flush=True))
+    rank, how = os.environ["RANK"], {}
+    if len(sys.argv) > 2:
+        press_the_button_in(rank, sys.argv[2])
+        how = dict(save_minutes=9)  # only what the stop itself writes
+    run = go(checkpoint=Path(sys.argv[1]), watch=lambda run: print("watched", run.step, flush=True), **how)
     flat = torch.cat([value.flatten() for value in run.net.state_dict().values()])
     low, high = flat.clone(), flat.clone()
     dist.all_reduce(low, dist.ReduceOp.MIN)

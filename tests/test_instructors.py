@@ -111,7 +111,7 @@ def test_the_slides_are_made_as_typed(tmp_path):
 def test_an_exercise_is_added_as_described(tmp_path):
     """In a clone with one short lesson: the page's two blocks, the one import, and `build`."""
     record, cells = (text for language, text in BLOCKS if language == "python")
-    assert len([line for line in record.splitlines() if line.strip()]) == 15
+    assert len([line for line in record.splitlines() if line.strip()]) == 16
     shutil.copytree(
         editions.ROOT / "ddpm_course", tmp_path / "ddpm_course", ignore=shutil.ignore_patterns("__pycache__")
     )

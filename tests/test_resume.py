@@ -256,8 +256,39 @@ def test_a_stop_in_the_middle_of_a_step_waits_for_its_end(tmp_path, whole, monke
     assert same(everything(tmp_path / "state"), whole)
 
 
+def test_a_second_press_of_the_stop_button_does_not_cost_the_state(tmp_path, whole, monkeypatch):
+    """Pressed while the state is being written after the first one: written whole, and the result returned."""
+    path, fsync = tmp_path / "state", os.fsync
+
+    def pressed_again(descriptor):
+        os.kill(os.getpid(), signal.SIGINT)
+        fsync(descriptor)
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(checkpoints.os, "fsync", pressed_again)
+            assert go(checkpoint=path, save_minutes=9, watch=stop_at(20)).step == 20
+    except KeyboardInterrupt:
+        pytest.fail("the interrupt got through")
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert everything(path)["run"]["step"] == 20
+    go(checkpoint=path, save_minutes=9)
+    assert same(everything(path), whole)
+
+
+def test_what_another_training_is_writing_beside_it_is_left_alone(tmp_path):
+    """`run` clears away what a killed `run` has left, and not what `run.2` is writing at this moment."""
+    mine, other = "run.123-0123abcd.partial", "run.2.123-0123abcd.partial"
+    for name in (mine, other):
+        (tmp_path / name).touch()
+    go(4, checkpoint=tmp_path / "run")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["run", other]
+
+
 def test_the_command_line_goes_on_when_the_same_line_is_typed_again(tmp_path, monkeypatch, capsys):
-    """Interrupted at its third step and repeated, it leaves the file that it leaves when nothing happens."""
+    """Interrupted at its third step and repeated, it leaves what it leaves when nothing happens."""
     from PIL import Image
 
     (tmp_path / "images").mkdir()
@@ -282,7 +313,12 @@ def test_the_command_line_goes_on_when_the_same_line_is_typed_again(tmp_path, mo
         patch.setattr(training, "learning_rate", pressed)
         assert "stopped after 3 steps" in type_in("again")
     assert "again.state: step 3 of 6" in type_in("again")
-    assert (tmp_path / "again.safetensors").read_bytes() == (tmp_path / "whole.safetensors").read_bytes()
+
+    def made(name):
+        net, _, about = training.load_checkpoint(tmp_path / name, "cpu")
+        return net.state_dict(), about | dict(command="", seconds=0)  # which names it, and no two runs share
+
+    assert same(made("again"), made("whole"))
 
 
 def test_a_finished_training_is_not_repeated(tmp_path, whole, capsys):
@@ -473,6 +509,7 @@ def test_numpy_numbers_do_not_spoil_the_state(tmp_path, whole):
     import numpy as np
 
     how = dict(lr=np.float64(4e-3), ema_decay=np.float64(0.995), checkpoint=tmp_path / "state")
+    how |= dict(batch_size=np.int64(8), seed=np.int64(0))
     go(np.int64(60), **how, watch=stop_at(30))
     go(np.int64(60), **how)
     assert same(everything(tmp_path / "state") | dict(about=0), whole | dict(about=0))

@@ -385,9 +385,29 @@ def test_chunks_hold_the_same_samples_as_one_batch():
     assert (noisy - whole).abs().max() > 0.01
 
 
+def test_generate_splits_x_T_and_counts_the_given_times(capsys):
+    x_T, y = torch.randn(5, 1, 4, 4, generator=seeded(3)), torch.arange(5) % 3
+    times = [10, 4, 1, 0]
+    how = dict(y=y, x_T=x_T, times=times)
+    diffusion = GaussianDiffusion(linear_schedule(10), "noise")
+    whole = sample(ddim_steps(network, diffusion, (5, 1, 4, 4), **how), progress=False)
+    made = generate(network, diffusion, (5, 1, 4, 4), chunk=2, **how)
+    assert (made - whole).abs().max() < 1e-6
+    assert "9/9" in capsys.readouterr().out  # three chunks of three steps
+    with pytest.raises(ValueError, match=r"x_T must have shape \(4, 1, 4, 4\)"):
+        generate(network, diffusion, (4, 1, 4, 4), x_T=x_T)
+
+
+def test_a_sampler_runs_once_and_says_so():
+    steps = ddim_steps(network, GaussianDiffusion(linear_schedule(10), "noise"), (1, 1, 4, 4), 2)
+    sample(steps, progress=False)
+    with pytest.raises(ValueError, match="runs once"):
+        sample(steps, progress=False)
+
+
 def test_generate_names_what_does_not_fit():
     diffusion = GaussianDiffusion(cosine_schedule(100), "v")
-    with pytest.raises(ValueError, match="chunk must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="must be at least 1, got 0 and 2"):
         generate(network, diffusion, (2, 1, 4, 4), 5, chunk=0)
     with pytest.raises(ValueError, match="one label for each of the 2 samples, got 3"):
         generate(network, diffusion, (2, 1, 4, 4), 5, y=torch.arange(3))

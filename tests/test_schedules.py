@@ -123,11 +123,19 @@ def test_impossible_betas_are_refused(betas):
         Schedule(torch.tensor(betas))
 
 
+@pytest.mark.parametrize("make", [linear_schedule, quadratic_schedule, sigmoid_schedule, cosine_schedule])
+def test_a_chain_without_steps_is_refused(make):
+    with pytest.raises(ValueError, match="T >= 1"):
+        make(0)
+
+
 @pytest.mark.parametrize(
     "t, complaint",
     [
         (11, r"t must lie in 0\.\.10, got 11"),
         (-1, r"t must lie in 0\.\.10, got -1"),
+        (torch.tensor([0, 1, 2, -1]), r"t must lie in 0\.\.10, got values from -1 to 2"),
+        (torch.tensor([11, 1, 2, 3]), r"t must lie in 0\.\.10, got values from 1 to 11"),
         (torch.ones(4, 1, dtype=torch.int64), r"t must have shape \(4,\).*got \(4, 1\)"),
         (torch.ones(1, dtype=torch.int64), r"t must have shape \(4,\).*got \(1,\)"),
         (torch.tensor(3), r"t must have shape \(4,\).*got \(\)"),

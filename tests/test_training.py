@@ -7,6 +7,7 @@ import pickle
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -329,12 +330,12 @@ def test_previews_do_not_change_what_is_trained():
         sample(ddim_steps(run.net, diffusion(), (2, 1, 8, 8), 3), progress=False)
 
     plain = short(small_net(num_classes=3), labels=torch.arange(40) % 3, report_every=2)
-    live = LiveTraining(diffusion(), (1, 8, 8), torch.tensor([0, 1, 2]), previews=2)
+    live = LiveTraining(diffusion(), (1, 8, 8), torch.tensor([0, 1, 2]), previews=3)
     for watch in (greedy, live):
         watched = short(small_net(num_classes=3), labels=torch.arange(40) % 3, report_every=2, watch=watch)
         assert torch.equal(weights(plain.net), weights(watched.net))
         assert torch.equal(weights(plain.ema.net), weights(watched.ema.net))
-    assert [step for step, _ in live.grids] == [4, 8]
+    assert [step for step, _ in live.grids] == [2, 4, 8]  # most happens at the start
 
 
 def test_some_labels_become_the_null_class():
@@ -366,6 +367,21 @@ def test_nan_stops_with_a_sentence():
         net.out.bias.fill_(float("nan"))
     with pytest.raises(FloatingPointError, match=r"the loss is nan at step 4.*smaller lr than 0\.004"):
         short(net, report_every=4)
+    assert not net.training  # as it is after any other end
+
+
+def test_a_watch_that_looks_at_samples_leaves_dropout_on():
+    modes, net = [], small_net()
+    net.register_forward_pre_hook(lambda net, inputs: modes.append(net.training))
+    short(net, report_every=2, watch=lambda run: run.net.eval())
+    assert len(modes) == 8 and all(modes)
+
+
+def test_small_integers_are_labels_too():
+    """As files and data sets have them: the same training as with int64."""
+    labels = torch.arange(40) % 3
+    same = [short(small_net(num_classes=3), labels=y) for y in (labels, labels.to(torch.uint8))]
+    assert torch.equal(weights(same[0].net), weights(same[1].net))
 
 
 def test_an_interrupt_returns_what_there_is(capsys):
@@ -392,7 +408,18 @@ def test_an_interrupt_returns_what_there_is(capsys):
         (dict(images=torch.zeros(0, 1, 8, 8, dtype=torch.uint8)), "no images"),
         (dict(labels=torch.zeros(40).long()), "the network has no classes"),
         (dict(labels=torch.zeros(39).long(), net=small_net(num_classes=2)), r"labels must have shape \(40,\)"),
+        (dict(labels=torch.zeros(40), net=small_net(num_classes=2)), "labels must be a tensor of integers.*float32"),
+        (dict(labels=[0] * 40, net=small_net(num_classes=2)), "labels must be a tensor of integers.*list"),
+        (dict(labels=torch.arange(40) % 2 + 1, net=small_net(num_classes=2)), r"labels must lie in 0\.\.1, got 1 to 2"),
+        (
+            dict(labels=torch.arange(40) % 2 - 1, net=small_net(num_classes=2)),
+            r"labels must lie in 0\.\.1, got -1 to 0",
+        ),
         (dict(kind="mse"), "kind must be one of"),
+        (dict(steps=None, minutes=0), "minutes must be more than 0"),
+        (dict(steps=-5), "steps must be more than 0"),
+        (dict(batch_size=0), "batch_size must be more than 0"),
+        (dict(report_every=0), "report_every must be more than 0"),
     ],
     ids=lambda value: str(value)[:40],
 )
@@ -426,6 +453,25 @@ def test_a_checkpoint_comes_back_as_it_was(tmp_path, name):
     assert about["steps"] == 7 and about["data"] == "bundled" and not again.training
     files = [p.name for p in (tmp_path / name).parent.iterdir()]
     assert files == [(tmp_path / name).name.removesuffix(".safetensors") + ".safetensors"]
+
+
+def test_numbers_of_other_makes_are_saved_as_plain_ones(tmp_path):
+    """What labels.max() + 1 and NumPy give: a tensor and an np.int64 have no place in JSON."""
+    net = UNet(np.int64(1), [np.int64(8)], heads=2, num_classes=torch.tensor(3))
+    save_checkpoint(tmp_path / "model", net, diffusion())
+    assert torch.equal(weights(load_checkpoint(tmp_path / "model", "cpu")[0]), weights(net))
+
+
+def test_a_compiled_network_is_saved_under_its_ordinary_names(tmp_path):
+    net = small_net()
+    save_checkpoint(tmp_path / "model", torch.compile(net), diffusion())
+    assert torch.equal(weights(load_checkpoint(tmp_path / "model", "cpu")[0]), weights(net))
+
+
+def test_a_network_that_could_not_be_built_again_is_named(tmp_path):
+    with pytest.raises(ValueError, match="a checkpoint holds a UNet.*got Linear"):
+        save_checkpoint(tmp_path / "model", torch.nn.Linear(1, 1), diffusion())
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_names_with_a_dot_do_not_collide(tmp_path):
@@ -545,6 +591,34 @@ def test_the_command_line_trains_and_saves(tmp_path):
     assert about["steps"] == 6 and math.isfinite(about["loss"]) and about["seconds"] >= 0
     assert about["images_shape"] == [20, 1, 16, 16] and net.num_classes == 2
     assert gaussian.predicts == "v" and gaussian.schedule.T == 1000
+
+
+@pytest.mark.parametrize(
+    "options, complaint",
+    [
+        (["--data", "nowhere.parquet"], "nowhere"),
+        (["--widths", "10"], "10"),
+        (["--T", "0"], "T"),
+        (["--out", "file/model"], "file"),
+    ],
+)
+def test_the_command_line_says_at_once_what_cannot_be(tmp_path, monkeypatch, options, complaint):
+    """One sentence, before anything is trained."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(sys, "argv", ["training", "--steps", "2", "--out", "model", *options])
+    monkeypatch.setattr(training, "train", lambda *how, **more: pytest.fail("it began to train"))
+    with pytest.raises(SystemExit, match=complaint) as end:
+        training.main()
+    assert isinstance(end.value.code, str) and "\n" not in end.value.code
+
+
+def test_the_state_and_the_network_are_two_files(tmp_path, monkeypatch, capsys):
+    names = ["--out", str(tmp_path / "model"), "--checkpoint", str(tmp_path / "model.safetensors")]
+    monkeypatch.setattr(sys, "argv", ["training", "--steps", "2", *names])
+    with pytest.raises(SystemExit):
+        training.main()
+    assert "must be two files" in capsys.readouterr().err
 
 
 # ---- the real thing ----

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from ..schedules import Schedule
@@ -155,6 +156,11 @@ def four_axes_by_index(values: Tensor, x: Tensor) -> Tensor:
     return values[:, None, None, None]
 
 
+def four_axes_by_einops(values: Tensor, x: Tensor) -> Tensor:
+    """The same with einops, which raises an error of its own."""
+    return rearrange(values, "b -> b 1 1 1")
+
+
 def three_axes(values: Tensor, x: Tensor) -> Tensor:
     """(B, 1, 1): lined up with the channels of images (B, C, H, W)."""
     return values.reshape(-1, 1, 1)
@@ -213,12 +219,12 @@ def step_mistakes(right: Callable[[Entries], tuple[Any, Any]], x: str, section: 
     return [
         Mistake(
             "previous_entry",
-            f"You read the entry before t. {count} ({section}).",
+            f"You read the entry before t. {count} (lesson 02, 'Counting from 1').",
             weighted(right, shift=-1),
         ),
         Mistake(
             "next_entry",
-            f"You read the entry after t. {count} ({section}).",
+            f"You read the entry after t. {count} (lesson 02, 'Counting from 1').",
             weighted(right, shift=1),
         ),
         Mistake(
@@ -242,6 +248,7 @@ def step_mistakes(right: Callable[[Entries], tuple[Any, Any]], x: str, section: 
             "(B, 1, ..., 1), and let an int t through (lesson 02, 'Broadcasting').",
             weighted(right, column=four_axes),
             weighted(right, column=four_axes_by_index),
+            weighted(right, column=four_axes_by_einops),
         ),
         Mistake(
             "one_t_for_all",

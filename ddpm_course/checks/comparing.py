@@ -149,8 +149,9 @@ def _as_tensor(value: Any, expected: Any) -> tuple[Tensor | None, str]:
     if isinstance(expected, Tensor):
         if isinstance(value, Tensor):
             return value, ""
+        tensors = isinstance(value, list) and any(isinstance(v, Tensor) for v in value)
         hint = {
-            "list": " Join the tensors with torch.stack.",
+            "list": " Join the tensors with torch.stack." if tensors else " torch.tensor makes one from it.",
             "tuple": " Join the tensors with torch.stack, or return only the one that is asked for.",
             "ndarray": " torch.from_numpy makes one from it.",
         }

@@ -77,12 +77,13 @@ def locate(
     text.append(comparisons[first].sentence)
     if problem == "values":
         values = [i for i in failing if comparisons[i].problem == "values"]
-        drew = any(outcomes[i].drew for i in values)
+        drew = any(outcomes[i].drew and not exercise.of_variant(exercise.reference, i).drew for i in values)
         if exercise.linear and not drew:
             text += _weights(exercise, [(exercise.cases[i], comparisons[i], outcomes[i]) for i in values])
         if drew:
             text.append("It draws random numbers of its own: everything random comes in through the arguments.")
-    if any(outcomes[i].idle_generator for i in failing):
+    returned = [outcome for outcome in outcomes if outcome.error is None]
+    if returned and all(outcome.idle_generator for outcome in returned):
         text.append("It never draws from the `generator` it is given.")
     if leaned := notebook_variables(function):
         text.append(f"It reads {_quoted(leaned)} from the notebook: take everything from the arguments.")
@@ -145,7 +146,7 @@ def _weigh(names: tuple[str, str], first: tuple[float, float], second: tuple[flo
     if all(right):
         return "Both weights are right to three digits, but not beyond."
     wrong = [
-        f"the weight of `{name}` is {got:.4g} and should be {want:.4g}"
+        f"the weight of `{name}` is {round(got, 9):.4g} and should be {round(want, 9):.4g}"
         for name, (got, want), ok in zip(names, (first, second), right, strict=True)
         if not ok
     ]

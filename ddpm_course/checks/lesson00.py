@@ -100,7 +100,7 @@ def to_model_range(images):
         ),
         Mistake(
             "divided_by_128",
-            f"255 becomes 0.992, not 1. Half of 255 is 127.5, not 128 ({HERE}).",
+            f"255 becomes 0.992, not 1. Divide by 127.5, half of 255: not by 128, half of 256 ({HERE}).",
             lambda images: images / 128 - 1,
         ),
         Mistake(
@@ -110,7 +110,7 @@ def to_model_range(images):
         ),
         Mistake(
             "divided_by_256",
-            f"255 becomes 0.992, not 1. The largest byte is 255, not 256 ({HERE}).",
+            f"0 and 255 become -0.996 and 0.996, not -1 and 1: half of 255 is 127.5, not 128 ({HERE}).",
             lambda images: (images.float() + 0.5) / 128 - 1,
         ),
         Mistake(
@@ -140,7 +140,7 @@ def to_model_range(images):
         ),
         Mistake(
             "divided_by_255_missing",
-            "Subtracting 0.5 and dividing by 0.5 is right for values in [0, 1]. Yours run from 0 to 255: divide by "
+            "2x - 1, or (x - 0.5) / 0.5, is right for values in [0, 1]. Yours run from 0 to 255: divide by "
             f"255 first ({HERE}).",
             lambda images: (images - 0.5) / 0.5,
         ),

@@ -78,12 +78,14 @@ def to_uint8(x):
             "The cast cuts off what stands behind the point: 100.9 becomes 100, and the image darkens. Round before "
             f"you cast ({RANGE}).",
             lambda x: ((x + 1) * 127.5).clamp(0, 255).to(torch.uint8),
+            lambda x: (x * 127.5 + 127.5).clamp(0, 255).to(torch.uint8),
         ),
         Mistake(
             "no_clamp_no_rounding",
             "Two things are missing before the cast: clamp, or values outside [-1, 1] wrap around; and round, or 100.9 "
             f"becomes 100 ({RANGE}).",
             lambda x: ((x + 1) * 127.5).to(torch.uint8),
+            lambda x: (x * 127.5 + 127.5).to(torch.uint8),
         ),
         Mistake(
             "rounded_up",
@@ -123,7 +125,12 @@ def to_uint8(x):
             lambda x: ((x + 1) * 127).clamp(0, 255).round().to(torch.uint8),
             lambda x: ((x + 1) * 127).clamp(0, 255).to(torch.uint8),
             lambda x: (x.clamp(-1, 1) * 127 + 127).round().to(torch.uint8),
+        ),
+        Mistake(
+            "around_128",
+            f"-1 must become 0, and yours becomes 1: multiply by 127.5 and add 127.5 ({RANGE}).",
             lambda x: (x.clamp(-1, 1) * 127 + 128).round().to(torch.uint8),
+            lambda x: (x.clamp(-1, 1) * 127 + 128).to(torch.uint8),
         ),
         Mistake(
             "width_255",

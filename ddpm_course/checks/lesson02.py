@@ -243,7 +243,7 @@ def q_sample(schedule, x0, t, noise):
     x0:        (B, ...) clean data in float32
     t:         (B,) integers in 0...T, or one int for the whole batch
     noise:     same shape as x0, standard normal
-    returns    (B, ...) in float32
+    returns    (B, ...) in float32, on the device of x0
     """
     raise NotImplementedError  # your code here
 ''',
@@ -366,7 +366,7 @@ def predict_x0(schedule, xt, t, noise):
     xt:        (B, ...) data at noise level t in float32
     t:         (B,) integers in 1...T, or one int for the whole batch
     noise:     the noise in xt, same shape
-    returns    (B, ...) in float32
+    returns    (B, ...) in float32, on the device of xt
     """
     raise NotImplementedError  # your code here
 ''',
@@ -438,7 +438,7 @@ def predict_x0(schedule, xt, t, noise):
             ),
             Mistake(
                 "posterior_mean",
-                "That is the mean of x_{t-1}, one step back, from lesson 06. Asked is x_0, all t steps back "
+                "That is the mean of x_{t-1}, one step back, from lesson 05. Asked is x_0, all t steps back "
                 f"({BACK}).",
                 weighted(lambda e: (1 / e.alpha.sqrt(), -e.beta / ((1 - e.alpha_bar) * e.alpha).sqrt())),
             ),

@@ -151,6 +151,10 @@ def linear_betas(T, first=1e-4, last=0.02):
             "from_zero",
             f"Your first step starts from 0, and a β of 0 adds no noise. β_1 is `first` ({LINEAR}).",
             lambda T, first=1e-4, last=0.02: _ramp(T, 0, last),
+        ),
+        Mistake(
+            "without_first",
+            f"Your betas lie on a straight line from 0 at t = 0, and `first` plays no part. β_1 is `first` ({LINEAR}).",
             lambda T, first=1e-4, last=0.02: _ramp(T + 1, 0, last)[1:],
         ),
         Mistake(
@@ -401,6 +405,7 @@ def _table_cases() -> list[Case]:
         ("T = 8", _products(EIGHT.values)),
         ("T = 5", _products(FIVE.values)),
         ("cosine, T = 10", cosine),
+        ("cosine, T = 1000", answers.cosine_alpha_bars(1000)),
         ("a table that ends at 0", torch.tensor([1, 0.9, 0.5, 0.2, 0.0], dtype=torch.float64)),
         ("T = 1", torch.tensor([1, 0.7], dtype=torch.float64)),
         ("T = 8, largest = 0.3", _products(EIGHT.values), 0.3),

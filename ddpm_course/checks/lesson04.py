@@ -34,14 +34,14 @@ def _embedding_cases() -> list[Case]:
         ((1000, 7, 400, 40, 33, 2), 128),
         ((5, 3, 1, 8), 4),  # as many t as features
         ((17,), 16),
-        ((1, 0, 250), 2),
+        ((1, 0, 250), 6),
         ((12, 12, 700), 64),
     ]
     cases = []
     for t, dim in plan:
         facts = {
             "for a batch of one": len(t) == 1,
-            "for dim = 2": dim == 2,
+            "for dim = 6": dim == 6,
             "where t has as many entries as there are features": len(t) == dim,
             "where t is more than 100": torch.tensor(t)[:, None] > 100,
             "in the first half of the features": (torch.arange(dim) < dim // 2)[None],
@@ -94,10 +94,25 @@ def _published(t: Tensor, dim: int) -> Tensor:
 _BY_FEATURE = (
     lambda dim: 10_000.0 ** (-2 * torch.arange(dim) / dim),
     lambda dim: 10_000.0 ** (-torch.arange(dim) / dim),
+    lambda dim: 10_000.0 ** (-2 * (torch.arange(dim) // 2) / dim),
 )
 _ORDER = (
     "The order and the spacing of the features are free as long as you keep to them: a network learns with any. "
     "The course's checkpoint was trained with cosines first and i/(dim/2) in the exponent, so it reads only those."
+)
+
+_OTHER_CODES = tuple(
+    _code(frequency, join)
+    for frequency in (
+        lambda i, half: 10_000.0 ** (-i / half),
+        lambda i, half: 10_000.0 ** (-i / max(half - 1, 1)),
+    )
+    for join in (
+        lambda sin, cos: torch.cat([cos, sin], dim=1),
+        lambda sin, cos: torch.cat([sin, cos], dim=1),
+        lambda sin, cos: _interleaved(sin, cos),
+        lambda sin, cos: _interleaved(cos, sin),
+    )
 )
 
 sinusoidal_embedding = Exercise(
@@ -121,19 +136,7 @@ def sinusoidal_embedding(t, dim):
         Mistake(
             "other order or spacing",
             f"{_ORDER} ({CODE}).",
-            *(
-                _code(frequency, join)
-                for frequency in (
-                    lambda i, half: 10_000.0 ** (-i / half),
-                    lambda i, half: 10_000.0 ** (-i / max(half - 1, 1)),
-                )
-                for join in (
-                    lambda sin, cos: torch.cat([cos, sin], dim=1),
-                    lambda sin, cos: torch.cat([sin, cos], dim=1),
-                    lambda sin, cos: _interleaved(sin, cos),
-                    lambda sin, cos: _interleaved(cos, sin),
-                )
-            ),
+            *_OTHER_CODES,
         ),
     ],
     mistakes=[
@@ -1087,11 +1090,12 @@ def _assembled(
     patches: Callable = answers04.space_to_depth,
     result: Callable = lambda x, out: out,
     mlp: Callable = lambda net, code: net.time(code),
+    code: Callable = answers04.sinusoidal_embedding,
 ) -> Callable:
     """The network's forward pass, right or wrong."""
 
     def function(net: nn.Module, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
-        emb = mlp(net, answers04.sinusoidal_embedding(time(t), net.time[0].in_features))
+        emb = mlp(net, code(time(t), net.time[0].in_features))
         if net.label is not None and label:
             emb = emb + net.label(torch.full_like(t, null(net)) if y is None else y)
         emb = activate(emb)
@@ -1128,6 +1132,14 @@ def unet_forward(net, x, t, y=None):
 ''',
     first="make the code: sinusoidal_embedding(t, net.time[0].in_features), through net.time. Then follow the figure.",
     given=MyUNet,
+    alternatives=[
+        Mistake(
+            "other code for t",
+            "Every connection is right. Your code for t has another order or spacing than the checkpoint's, so the "
+            f"bundled weights will not fit: for the test below, write exercise 4.1 with cosines first ({CODE}).",
+            *(_assembled(code=code) for code in _OTHER_CODES),
+        ),
+    ],
     mistakes=[
         Mistake(
             "code_not_activated",

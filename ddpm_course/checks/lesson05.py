@@ -21,6 +21,7 @@ from .cases import (
     and_broadcasting,
     first_of_batch,
     four_axes,
+    four_axes_by_einops,
     four_axes_by_index,
     normal,
     per_sample,
@@ -254,6 +255,11 @@ def _right(e: Entries, p: Entries) -> tuple[Tensor, Tensor, Tensor]:
     return _on_x0(e, p), _on_xt(e, p), _tilde(e, p)
 
 
+def _flat_variance(schedule: Schedule, x0: Tensor, xt: Tensor, t: int | Tensor) -> tuple[Tensor, Tensor]:
+    mean, variance = answers.posterior(schedule, x0, xt, t)
+    return mean, variance.reshape(-1 if isinstance(t, Tensor) else ())
+
+
 posterior = Exercise(
     "5.2",
     "posterior",
@@ -266,8 +272,8 @@ def posterior(schedule, x0, xt, t):
     schedule:  has the tables beta, alpha and alpha_bar, (T+1,) each, in float64
     x0, xt:    (B, ...) clean data, and the same data at noise level t, in float32
     t:         (B,) integers in 1...T, or one int for the whole batch
-    returns    mean (B, ...) in float32; variance (B, 1, ..., 1), or any shape that
-               broadcasts to the mean
+    returns    mean (B, ...) in float32, on the device of x0; variance (B, 1, ..., 1), or
+               any shape that broadcasts to the mean
     """
     raise NotImplementedError  # your code here
 ''',
@@ -290,6 +296,21 @@ def posterior(schedule, x0, xt, t):
                 "The factor of x_t holds 1 - ᾱ_(t-1). With 1 - ᾱ_t it cancels against the denominator, and x_t alone "
                 f"would decide ({POSTERIOR}).",
                 _mean_by(_on_x0, lambda e, p: e.alpha.sqrt()),
+            ),
+            Mistake(
+                "alpha_bar_for_previous",
+                "You read ᾱ_t where ᾱ_(t-1) belongs: what was left one step earlier. At t = 1 the mean must be x_0, "
+                f"and yours is not ({POSTERIOR}).",
+                _mean_by(lambda e, p: e.alpha_bar.sqrt() * e.beta / (1 - e.alpha_bar), lambda e, p: e.alpha.sqrt()),
+                _gaussian(
+                    lambda e, p: (e.alpha_bar.sqrt() * e.beta / (1 - e.alpha_bar), e.alpha.sqrt(), e.beta + 0 * p.beta)
+                ),
+            ),
+            Mistake(
+                "variance_flat",
+                "The mean is right. Your variance has shape (B,), which lines up with the columns of the images: "
+                "reshape it to (B, 1, ..., 1) (lesson 02, 'Broadcasting').",
+                _flat_variance,
             ),
             Mistake(
                 "swapped",
@@ -391,7 +412,7 @@ def posterior(schedule, x0, xt, t):
             Mistake(
                 "previous_entry",
                 "You read every table one entry too early. Entry t belongs to step t, because entry 0 stands for clean "
-                f"data (lesson 02, 'The closed form'; {POSTERIOR}).",
+                "data (lesson 02, 'Counting from 1').",
                 _gaussian(_right, shift=-1),
             ),
             Mistake(
@@ -418,6 +439,7 @@ def posterior(schedule, x0, xt, t):
                 "an int t through (lesson 02, 'Broadcasting').",
                 _gaussian(_right, column=four_axes),
                 _gaussian(_right, column=four_axes_by_index),
+                _gaussian(_right, column=four_axes_by_einops),
             ),
             Mistake(
                 "one_t_for_all",
@@ -453,7 +475,7 @@ def mean_from_noise(schedule, xt, t, noise):
     xt:        (B, ...) data at noise level t in float32
     t:         (B,) integers in 1...T, or one int for the whole batch
     noise:     the noise in xt, or a guess at it; same shape
-    returns    (B, ...) in float32
+    returns    (B, ...) in float32, on the device of xt
     """
     raise NotImplementedError  # your code here
 ''',
@@ -846,6 +868,7 @@ def simple_loss(noise, predicted, kind="l2"):
             "huber_signed",
             f"Huber looks at |d|: for large negative errors your comparison picks the wrong part ({KINDS}).",
             _distance(huber=lambda d: torch.where(d < 1, 0.5 * d**2, d - 0.5)),
+            _distance(huber=lambda d: torch.where(d > -1, 0.5 * d**2, d.abs() - 0.5)),  # d turned around
         ),
         Mistake(
             "huber_from_the_mean",
@@ -1175,7 +1198,7 @@ def training_step(net, schedule, optimizer, x0, t, noise):
     x0:        (B, ...) clean data
     t:         (B,) integers in 1...T
     noise:     same shape as x0
-    returns    the loss before the step, as a float or a detached tensor
+    returns    the loss before the step, as a float or a tensor
     """
     raise NotImplementedError  # your code here
 ''',

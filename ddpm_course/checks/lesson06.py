@@ -88,7 +88,7 @@ def estimate_x0(schedule, xt, t, noise, clip=True):
     t:         (B,) integers in 1...T, or one int for the whole batch
     noise:     the network's estimate of the noise in xt, same shape
     clip:      clip the result to [-1, 1], the range of images
-    returns    (B, ...) in float32
+    returns    (B, ...) in float32, on the device of xt
     """
     raise NotImplementedError  # your code here
 ''',
@@ -263,6 +263,7 @@ def reverse_variance(schedule, t, s, kind="small"):
             "You take β_t from the table, which belongs to the one step from t - 1 to t. From s to t it is "
             f"1 - ᾱ_t/ᾱ_s ({STRIDE}).",
             _variance(lambda p: p.beta_t * (1 - p.alpha_bar_s) / (1 - p.alpha_bar_t), lambda p: p.beta_t),
+            lambda schedule, t, s, kind="small": answers06.reverse_variance(schedule, t, t - 1, kind),
         ),
         Mistake(
             "one_step_large",
@@ -493,6 +494,9 @@ def posterior_step(schedule, x0, xt, t, s, z, kind="small"):
             "one_step",
             "You take α_t and β_t from the tables, which belong to the one step from t - 1 to t. From s to t, "
             f"α = ᾱ_t/ᾱ_s and β = 1 - α ({STRIDE}).",
+            lambda schedule, x0, xt, t, s, z, kind="small": answers06.posterior_step(
+                schedule, x0, xt, t, t - 1, z * (per_sample(torch.as_tensor(s), xt) > 0), kind
+            ),
             _step(
                 lambda p: p.alpha_bar_s.sqrt() * p.beta_t / (1 - p.alpha_bar_t),
                 lambda p: p.alpha_t.sqrt() * (1 - p.alpha_bar_s) / (1 - p.alpha_bar_t),
@@ -731,7 +735,7 @@ def _loop(
     low: float | None = -1.0,
     draws: Callable | None = None,
     scale: Callable[[float], float] = math.sqrt,
-    last_noise: bool = False,
+    last_noise: bool | str = False,
     only: str | None = None,
     step: Callable | None = None,
     keep: Callable = lambda x: x,
@@ -744,7 +748,8 @@ def _loop(
     start:  what the loop begins from;  told: which t the network is told
     low:    the lower end of the clipping; None for no clipping
     draws:  (x, generator, number of steps) -> a function that hands out one z a call
-    scale:  variance -> the factor of z;  last_noise: keep it in the last step;  only: the variance, whatever kind says
+    scale:  variance -> the factor of z;  only: the variance, whatever kind says
+    last_noise: keep it in the last step too; "t > 1": wherever t is more than 1
     step:   (schedule, x0, x, t, s, z) -> x_s, in place of the posterior
     keep:   x -> the x that the next step starts from
     """
@@ -758,7 +763,8 @@ def _loop(
                 noise = net(x, torch.full((len(x),), told(t, s)))
                 x0 = answers06.estimate_x0(schedule, x, t, noise, clip=False)
                 x0 = x0 if low is None else x0.clamp(low, 1)
-                z = draw() if s > 0 or last_noise else torch.zeros_like(x)
+                kept = t > 1 if last_noise == "t > 1" else s > 0 or last_noise
+                z = draw() if kept else torch.zeros_like(x)
                 if step is not None:
                     x = step(schedule, x0, x, t, s, z)
                     continue
@@ -826,6 +832,12 @@ def ancestral_loop(net, schedule, x_T, times, generator, kind="small"):
             "noise_at_the_end",
             f"Your last step adds noise. z = 0 there: nothing comes after it that could take the noise away ({LAST}).",
             _loop(last_noise=True),
+        ),
+        Mistake(
+            "noise_where_t_is_above_1",
+            "You leave z out where t = 1, as Algorithm 2 prints it. With strides the last step starts from a larger t: "
+            f"leave it out where s = 0 ({LAST}).",
+            _loop(last_noise="t > 1"),
         ),
         Mistake(
             "no_noise",
@@ -1053,6 +1065,14 @@ def repaired_sampler(net, schedule, shape, times, generator):
             _with_faults((), "small"),
         ),
         Mistake(
+            "noise_where_t_is_above_1",
+            "One fault is left. z is left out where t = 1, and with strides the last step starts from a larger t: "
+            f"leave it out where s = 0 ({LAST}).",
+            lambda net, schedule, shape, times, generator: _loop(last_noise="t > 1")(
+                net, schedule, torch.randn(shape, generator=generator), times, generator, "large"
+            ),
+        ),
+        Mistake(
             "no_noise",
             f"Now no step adds noise. Only the last has none ({LAST}).",
             lambda net, schedule, shape, times, generator: _loop(scale=lambda variance: 0.0)(
@@ -1076,7 +1096,7 @@ def repaired_sampler(net, schedule, shape, times, generator):
         Mistake(
             "gradients_on",
             "The faults are gone, but every step keeps the graph of all steps before, and memory grows with each. Put "
-            f"@torch.no_grad() back above the function ({GALLERY}).",
+            f"`with torch.no_grad():` back around the loop ({GALLERY}).",
             lambda net, schedule, shape, times, generator: _loop(gradients=True)(
                 net, schedule, torch.randn(shape, generator=generator), times, generator, "large"
             ),

@@ -42,7 +42,7 @@ class LiveTraining:
     diffusion: what the network's output means
     shape:     (C, H, W) of one image
     labels:    (n,) the classes to draw, or None for n unlabelled images
-    previews:  how many rows of samples over the whole training
+    previews:  how many rows of samples over the training, each after twice as many steps as the one before
     """
 
     def __init__(
@@ -56,7 +56,8 @@ class LiveTraining:
     def __call__(self, run) -> None:
         from IPython.display import display
 
-        if run.steps is not None and run.step >= run.steps * (len(self.grids) + 1) / self.previews:
+        halvings = self.previews - 1 - len(self.grids)  # most happens at the start
+        if run.steps is not None and run.step >= run.steps / 2**halvings:
             self.grids.append((run.step, self.draw(run.ema.net)))
         figure = curve_with_samples(run.losses, self.grids, run.steps)
         if self.handle is None:
