@@ -671,7 +671,9 @@ def test_a_forward_pass_with_the_students_own_code_of_another_order_is_right(mon
 
 def test_the_blocks_own_dropout_is_no_reproach():
     """Two cases have it on, and there the right answer draws as well."""
-    verdict = judge("residual_forward", change(BLOCK, ("(1 + scale)", "scale")).replace("norm2(h) * scale", "norm2(h) + scale"))
+    verdict = judge(
+        "residual_forward", change(BLOCK, ("(1 + scale)", "scale")).replace("norm2(h) * scale", "norm2(h) + scale")
+    )
     assert verdict.status == "wrong" and "random" not in " ".join(verdict.text), verdict
 
 

@@ -203,7 +203,9 @@ def test_who_draws_from_the_generator_is_not_accused_of_not_doing_so(body):
     """Where the only step is the last one, the right answer draws nothing either; nor does who fails before drawing."""
     verdict = judge("ancestral_loop", body)
     assert verdict.status == "wrong" and "never draws" not in " ".join(verdict.text), verdict
-    idle = edited(LOOP, ("torch.randn(x.shape, generator=generator)", "torch.ones(x.shape)"), ("t, eps)", "t, eps) * 0.9"))
+    idle = edited(
+        LOOP, ("torch.randn(x.shape, generator=generator)", "torch.ones(x.shape)"), ("t, eps)", "t, eps) * 0.9")
+    )
     assert "never draws" in " ".join(judge("ancestral_loop", idle).text)
 
 
