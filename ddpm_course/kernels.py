@@ -37,4 +37,3 @@ class PatientKernelManager(AsyncKernelManager):
     """What NotebookClient and nbgrader's Execute take as `kernel_manager_class`."""
 
     client_factory = PatientKernelClient
-    client_class = f"{__name__}.PatientKernelClient"

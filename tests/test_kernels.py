@@ -59,5 +59,5 @@ def test_a_reply_that_does_not_come_is_not_waited_for_longer():
 def test_the_manager_makes_such_clients():
     manager = PatientKernelManager()
     assert manager.client_factory is PatientKernelClient
-    assert isinstance(manager.client().shell_channel_class, type)
+    assert isinstance(manager.client(), PatientKernelClient)
     assert PatientKernelClient().shell_channel_class is PatientChannel
