@@ -24,14 +24,14 @@ help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
 
 lab: $(VENV)/.lab  ## set up, copy lessons that are not in work/ yet, open JupyterLab
-	$(PY) -m ddpm_course.editions copy work
+	$(PY) -m ddpm_course.lab copy work
 	$(PY) -m ddpm_course.lab work/00_start_here.ipynb $(LAB_ARGS)
 
 test: $(VENV)/.test  ## set up, run every test
 	$(PY) -m pytest -n auto --maxprocesses 4 --dist worksteal $(TEST_ARGS)
 
 notebooks: $(VENV)/.test  ## run the sources and build the student edition: make notebooks LESSONS="00 02"
-	$(PY) -m ddpm_course.editions build $(LESSONS)
+	$(PY) -m ddpm_course.classroom build $(LESSONS)
 
 bench: $(VENV)/.bench  ## measure the course beside other packages (two hours): make bench BENCH_ARGS=--short
 	$(PY) tests/benchmarks/bench.py $(BENCH_ARGS)

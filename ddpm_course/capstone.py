@@ -10,12 +10,11 @@ and the samples. What is left to this module is what no exercise asks for: data,
 import argparse
 import copy
 import hashlib
+import io
 import json
 import math
-import os
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -25,14 +24,21 @@ import torch
 from torch import Tensor, nn
 
 from . import colab
-from .checkpoints import StateFile
-from .checks import library
+from .checks import judge, library
 from .data import load_images
+from .diffusion import GaussianDiffusion
+from .files import write_atomically
 from .metrics import features, frechet_distance
+from .modes import fast_mode, saving
+from .nets import device_of
 from .plots import show_images
-from .samplers import device_of, generate, spaced_timesteps
+from .samplers import generate, spaced_timesteps
 from .schedules import Schedule
-from .training import EMA, best_device, fast_mode, learning_rate, load_pretrained, unbroken
+from .training import Run, best_device, load_pretrained
+from .training.devices import Team
+from .training.loop import run_training
+from .training.state import Keeper, digest
+from .training.step import Training
 
 PARTS = (
     *("to_model_range", "to_uint8", "q_sample", "cosine_alpha_bars", "betas_from_alpha_bars"),
@@ -43,8 +49,8 @@ PARTS = (
 T = 1000
 BATCH = 64
 LR = 4e-3
-WARM_STEPS = 3  # slower than those after them; all there are in fast mode
-SAVE_SECONDS = 60
+SAVE_MINUTES = 1.0
+FAST_STEPS = 3
 
 
 @dataclass
@@ -52,7 +58,7 @@ class Result:
     """What a capstone run made. Printing it shows the score.
 
     mine:    the parts that the student wrote;  missing: why each of the others is the course's
-    steps:   of training;  losses: one a step
+    steps:   of training;  losses: (step, mean loss since the entry before)
     images:  (N, 1, 28, 28) uint8, made with the student's sampler
     scores:  Fréchet distances, lower is better: noise, untrained, yours, bundled, real
     """
@@ -61,7 +67,7 @@ class Result:
     missing: dict[str, str]
     minutes: float
     steps: int
-    losses: list[float]
+    losses: list[tuple[int, float]]
     images: Tensor
     scores: dict[str, float]
 
@@ -117,7 +123,7 @@ def run(
         raise ValueError(f"the score needs more than 64 samples, got {samples}")
     if fast_mode():
         samples, steps = 70, 2
-    path = Path(path or colab.own_folder() / library.NAME)
+    path = Path(path or colab.own_folder() / colab.LIBRARY)
     my, mine, missing = load(path)
     _announce(Path(path).name, mine, missing)
 
@@ -125,17 +131,16 @@ def run(
     torch.manual_seed(seed)
     net = my["MyUNet"](channels=1, widths=widths)
     images, _ = load_images(limit=1000 if fast_mode() else None)
-    file = None
-    if checkpoint is not None:
-        code = hashlib.sha256(path.read_bytes()).hexdigest()[:12] if path.is_file() else "the course's"
-        file = StateFile(checkpoint, dict(functions=code, minutes=minutes, widths=widths, seed=seed))
-    ema, losses = train(my, net, schedule, images, minutes, seed, file)
-    drawn = draw(my, ema.net, schedule, samples, steps, seed)
+    code = hashlib.sha256(path.read_bytes()).hexdigest()[:12] if path.is_file() else "the course's"
+    about = dict(functions=code, minutes=minutes, widths=widths, seed=seed, images=digest(images))
+    trained = train_with(my, net, schedule, images, minutes, seed, checkpoint, about)
+    drawn = draw(my, trained.ema.net, schedule, samples, steps, seed)
 
     torch.manual_seed(seed + 1)
-    untrained = my["MyUNet"](channels=1, widths=widths).to(device_of(ema.net))  # where the functions are known to work
+    untrained = my["MyUNet"](channels=1, widths=widths)
+    untrained.to(device_of(trained.ema.net))  # where the functions are known to work
     bundled, diffusion, _ = load_pretrained()
-    device = next(bundled.parameters()).device
+    device = device_of(bundled)
     y = torch.arange(samples, device=device) % 10
     generator = torch.Generator(device).manual_seed(seed)
     contestants = {
@@ -146,8 +151,8 @@ def run(
         "real": images[:samples],
     }
     scores = {name: frechet_distance(x, reference()) for name, x in contestants.items()}
-    result = Result(mine, missing, minutes, len(losses), losses, my["to_uint8"](drawn), scores)
-    if save and "NBGRADER_EXECUTION" not in os.environ and os.environ.get("DDPM_COURSE_SAVE") != "0":
+    result = Result(mine, missing, minutes, trained.step, trained.losses, my["to_uint8"](drawn), scores)
+    if save and saving():
         hand_in(result, colab.own_folder())
     return result
 
@@ -159,7 +164,7 @@ def reference() -> Tensor:
     return features(images)
 
 
-def load(path: str | Path = library.NAME) -> tuple[dict[str, Any], list[str], dict[str, str]]:
+def load(path: str | Path = colab.LIBRARY) -> tuple[dict[str, Any], list[str], dict[str, str]]:
     """Complete a my_ddpm.py and run it.
 
     returns  its names; the parts that are the student's; and for each of the others why it is not
@@ -168,10 +173,9 @@ def load(path: str | Path = library.NAME) -> tuple[dict[str, Any], list[str], di
     return library.execute(text, Path(path).name), mine, missing
 
 
-def complete(path: str | Path = library.NAME) -> tuple[str, list[str], dict[str, str]]:
+def complete(path: str | Path = colab.LIBRARY) -> tuple[str, list[str], dict[str, str]]:
     """The text of a my_ddpm.py with every part in it, the student's where they pass their check. See `load`."""
     path = Path(path)
-    exercises = {exercise.name: exercise for exercise in library.exercises()}
     text, missing, written = library.HEADER, {}, {}
     if path.is_file():
         try:
@@ -186,39 +190,78 @@ def complete(path: str | Path = library.NAME) -> tuple[str, list[str], dict[str,
             missing[name] = "given, not yours yet"
         elif name not in written:
             missing.setdefault(name, "not here yet")
-        elif not exercises[name].check(written[name], written.get("Schedule", Schedule)).solved:
+        elif not judge.check(library.BY_NAME[name], written[name], written.get("Schedule", Schedule)).solved:
             missing[name] = "does not pass its check"
         if name in missing:
-            text = library.add(text, exercises[name], exercises[name].reference, given=True)
+            text = library.add(text, library.BY_NAME[name], library.BY_NAME[name].reference, given=True)
             if missing[name] == "does not pass its check":  # nor may what uses it have passed
                 written = library.execute(text, path.name)
     return text, [name for name in PARTS if name not in missing], missing
 
 
-def train(
+class StudentTraining(Training):
+    """The training of the course, with the student's functions in a step: data, batches, average and state are shared.
+
+    my: the names of the student's file
+    """
+
+    def __init__(
+        self, my: dict[str, Any], net: nn.Module, schedule: Any, images: Tensor, seed: int, device: torch.device
+    ):
+        super().__init__(
+            net, GaussianDiffusion(schedule), images, labels=None, team=Team(device), batch_size=BATCH, lr=LR,
+            ema_decay=0.995, label_dropout=0.0, kind="l2", seed=seed,
+        )  # fmt: skip
+        self.my = my
+        # Wherever the student's code calls the optimizer: gradients are clipped before it, the average moves after it.
+        self.optimizer.register_step_pre_hook(self._clip)
+        self.optimizer.register_step_post_hook(lambda *_: self.run.ema.update(net))
+
+    def _clip(self, *_) -> None:
+        nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
+
+    def step(self, lr: float) -> None:
+        """The student's training_loop, over one batch. What it returns may be on the device, and stays there."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        x0 = self.my["to_model_range"](self.images[next(self.batches)])
+        losses = self.my["training_loop"](self.net, self.diffusion.schedule, self.optimizer, [x0], self.generator)
+        loss = torch.as_tensor(losses[0], dtype=torch.float32, device=self.device)
+        self.run.unread.append(loss.detach().reshape(()))
+        self.run.step += 1
+
+
+def train_with(
     my: dict[str, Any],
     net: nn.Module,
-    schedule,
+    schedule: Any,
     images: Tensor,
     minutes: float,
     seed: int,
-    file: StateFile | None = None,
-) -> tuple[EMA, list[float]]:
+    checkpoint: str | Path | None = None,
+    about: dict[str, Any] | None = None,
+) -> Run:
     """Train with the student's training_loop, on a GPU if there is one and the functions work there.
 
-    Each attempt trains a copy of `net`. The loop gets 25 batches at a time. The learning rate, the clipping of
-    gradients and the average of the weights hang on the optimizer's own step, so they work in whatever way the loop is
-    written. Where `file` holds a state the training goes on from it, with the number of steps that was planned, in
-    another order of the images.
+    Each attempt trains a copy of `net`. Where `checkpoint` holds the state of a training that is `about` the same, it
+    goes on, with the number of steps that was planned.
     """
-    if file:
-        file.load()  # a state that does not fit is an error of its own, not one of the functions
+    team = Team(best_device())
+    # Outside of the attempts: a state that does not fit is no fault of the functions.
+    keeper = Keeper(checkpoint, about or {}, SAVE_MINUTES, team, print)
 
-    def on(device: torch.device) -> tuple[EMA, list[float]]:
-        own = copy.deepcopy(net).to(device, memory_format=torch.channels_last)
-        return _train(my, own, schedule, images.to(device), minutes, seed, file)
+    def train_on(device: torch.device) -> Run:
+        training = StudentTraining(my, copy.deepcopy(net), schedule, images, seed, device)
+        training.run.steps = FAST_STEPS if fast_mode() else None
+        print(f"training on {device}")
+        return run_training(training, minutes, LR, keeper)
 
-    return _where_it_works(on, best_device(), "training")
+    run = _where_it_works(train_on, team.device, "training")
+    if not run.losses:  # stopped before the first report: nothing worth drawing from
+        raise KeyboardInterrupt
+    first, last = run.losses[0][1], run.losses[-1][1]
+    print(f"trained {run.step:,} steps, loss {first:.2f} at first, {last:.3f} at the end")
+    return run
 
 
 def _where_it_works(work: Callable[[torch.device], Any], device: torch.device, what: str) -> Any:
@@ -243,79 +286,6 @@ def _first_line(error: Exception) -> str:
     return str(error).partition("\n")[0] or type(error).__name__
 
 
-def _train(my, net, schedule, images, minutes, seed, file) -> tuple[EMA, list[float]]:
-    optimizer = torch.optim.AdamW(net.parameters(), lr=LR / 50)
-    ema, planned, losses = EMA(net), [WARM_STEPS if fast_mode() else None], []
-    parts = dict(net=net, ema=ema, optimizer=optimizer)
-    if file and (state := file.load()):
-        for name, part in parts.items():
-            part.load_state_dict(state[name])
-        planned, losses = [state["planned"]], state["losses"]
-        done = "nothing is left to do (to train again, delete it or give another checkpoint=)"
-        here = done if len(losses) == planned[0] else f"step {len(losses):,} of {planned[0]:,}"
-        print(f"going on from {file.path}: {here}")
-    generator = torch.Generator(images.device).manual_seed(seed + len(losses))
-    batches = _batches(my["to_model_range"], images, generator)
-
-    def before(*_) -> None:
-        nn.utils.clip_grad_norm_(net.parameters(), 1.0)
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(ema.updates, planned[0], LR)
-
-    optimizer.register_step_pre_hook(before)
-    optimizer.register_step_post_hook(lambda *_: ema.update(net))
-    net.train()
-
-    started = saved_at = time.perf_counter()
-    try:
-        while planned[0] is None or len(losses) < planned[0]:
-            with unbroken():  # an interrupt comes between the loop's turns, where weights, average and count agree
-                count = WARM_STEPS if not losses else min(25, (planned[0] or math.inf) - len(losses))
-                some = my["training_loop"](net, schedule, optimizer, [next(batches) for _ in range(count)], generator)
-                if not losses:
-                    measured_from = time.perf_counter()
-                elif planned[0] is None:
-                    pace = (time.perf_counter() - measured_from) / count
-                    left = minutes * 60 - (time.perf_counter() - started)
-                    planned[0] = len(losses) + count + max(0, round(left / pace))
-                    plan = f"{minutes:g} minutes are {planned[0]:,} steps"
-                    print(f"training on {images.device}, {1 / pace:.1f} steps/s: {plan}")
-                losses += [float(loss) for loss in some]
-                if not all(map(math.isfinite, losses[-count:])):
-                    raise FloatingPointError(f"the loss is not finite any more after step {len(losses)}")
-                overdue = time.perf_counter() - saved_at >= SAVE_SECONDS
-                if file and planned[0] is not None and (overdue or len(losses) == planned[0]):
-                    _keep(file, parts, planned[0], losses)
-                    saved_at = time.perf_counter()
-    except KeyboardInterrupt:
-        if not losses or planned[0] is None:  # nothing worth drawing from
-            raise
-        here = ", and with checkpoint= the same call could go on from here"
-        if file:
-            here = ", and the same call goes on from here" if _keep(file, parts, planned[0], losses) else ""
-        print(f"stopped after {len(losses):,} of {planned[0]:,} steps: the network is used as it is{here}")
-    last = sum(losses[-25:]) / len(losses[-25:])
-    print(f"trained {len(losses):,} steps, loss {losses[0]:.2f} at first, {last:.3f} at the end")
-    return ema, losses
-
-
-def _keep(file: StateFile, parts: dict, planned: int, losses: list[float]) -> bool:
-    """Write the state; whether that worked. A full disk costs the state, not the training."""
-    try:
-        file.save({name: part.state_dict() for name, part in parts.items()} | dict(planned=planned, losses=losses))
-    except OSError as error:
-        print(f"the state of step {len(losses):,} could not be written ({error})")
-        return False
-    return True
-
-
-def _batches(to_model_range: Callable, images: Tensor, generator: torch.Generator) -> Iterator[Tensor]:
-    while True:
-        order = torch.randperm(len(images), device=images.device, generator=generator)
-        for rows in order[: len(images) // BATCH * BATCH].split(BATCH):
-            yield to_model_range(images[rows])
-
-
 def draw(my: dict[str, Any], net: nn.Module, schedule, n: int, steps: int, seed: int, chunk: int = 100) -> Tensor:
     """(n, 1, 28, 28) on the CPU: samples from the student's ancestral_loop, `chunk` at a time.
 
@@ -336,17 +306,15 @@ def draw(my: dict[str, Any], net: nn.Module, schedule, n: int, steps: int, seed:
 
 
 def hand_in(result: Result, folder: str | Path = ".") -> None:
-    """Write capstone.json and capstone.png, whole under other names first."""
+    """Write capstone.json and capstone.png."""
     facts = {"parts": result.mine, "missing": result.missing, "minutes": result.minutes, "steps": result.steps}
     scores = {name: round(value, 3) for name, value in result.scores.items()}
     facts |= {"samples": len(result.images), "frechet_distance": scores, "quality": result.quality}
-    folder = Path(folder)
-    partial = folder / ".capstone.partial"
-    partial.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-    partial.replace(folder / "capstone.json")
+    folder, picture = Path(folder), io.BytesIO()
     title = f"Fréchet distance {result.distance:.1f} after {result.steps:,} steps"
-    show_images(result.images[:50], columns=10, title=title).savefig(partial, format="png", bbox_inches="tight")
-    partial.replace(folder / "capstone.png")
+    show_images(result.images[:50], columns=10, title=title).savefig(picture, format="png", bbox_inches="tight")
+    write_atomically(folder / "capstone.json", json.dumps(facts, indent=2) + "\n")
+    write_atomically(folder / "capstone.png", picture.getvalue())
     where = "beside your notebook" if folder == Path() else f"in the folder {colab.named(folder)}"
     print(f"capstone.json and capstone.png are {where}")
 
@@ -356,14 +324,13 @@ def _announce(name: str, mine: list[str], missing: dict[str, str]) -> None:
         print(f"There is no {name} with any of the {len(PARTS)} parts here: all of them are the course's.")
         return
     print(f"{name}: {len(mine)} of {len(PARTS)} parts are yours.")
-    numbers = {exercise.name: exercise.number for exercise in library.exercises()}
     for part, why in missing.items():
-        print(f"  {part} (exercise {numbers[part]}): {why}; the course's stands in")
+        print(f"  {part} (exercise {library.BY_NAME[part].number}): {why}; the course's stands in")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Train and sample with your my_ddpm.py, and score the samples.")
-    parser.add_argument("path", nargs="?", default=library.NAME, help="the file (default: %(default)s)")
+    parser.add_argument("path", nargs="?", default=colab.LIBRARY, help="the file (default: %(default)s)")
     parser.add_argument("--minutes", type=float, default=1.0)
     parser.add_argument("--samples", type=int, default=200)
     parser.add_argument("--steps", type=int, default=40, help="of sampling")

@@ -3,11 +3,13 @@
 Elsewhere the same calls work and say less: no word of GPUs, and what is kept lies beside the notebook.
 """
 
-import os
 import shutil
 import sys
 from pathlib import Path
 
+from .modes import fast_mode, saving
+
+LIBRARY = "my_ddpm.py"  # the file in which a student's functions come together
 DRIVE = Path("/content/drive/MyDrive")  # there once a student has mounted it: always their own choice
 MOUNT = 'from google.colab import drive; drive.mount("/content/drive")'
 
@@ -33,15 +35,13 @@ def own_folder() -> Path:
 
     A my_ddpm.py that was begun before Drive was mounted is taken along, unless Drive has one.
     """
-    from .checks.entries import NAME
-
     try:
         if not (in_colab() and DRIVE.is_dir()):
             return Path()
         folder = DRIVE / "ddpm_course"
         folder.mkdir(exist_ok=True)
-        if Path(NAME).is_file() and not (folder / NAME).exists():
-            shutil.copy(NAME, folder)
+        if Path(LIBRARY).is_file() and not (folder / LIBRARY).exists():
+            shutil.copy(LIBRARY, folder)
         return folder
     except OSError:  # a Drive that is full, or went away: the current folder still works
         return Path()
@@ -60,9 +60,7 @@ def keep(lesson: str) -> Path | None:
     It is in Drive where that is mounted, else beside the notebook, and is said in a line.
     returns None, and says nothing, where nothing is kept: in fast mode, under nbgrader, with DDPM_COURSE_SAVE=0
     """
-    from .training import fast_mode
-
-    if fast_mode() or os.environ.get("DDPM_COURSE_SAVE") == "0":
+    if fast_mode() or not saving():
         return None
     folder = own_folder() / "runs" / lesson
     try:

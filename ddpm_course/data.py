@@ -1,7 +1,7 @@
 """Images: the bundled ones, data sets from the Hugging Face hub, and your own folder (lessons 00 and 07).
 
 Everything is read with `datasets` and comes back as uint8, (N, C, H, W), with int64 labels. A network sees
-floats in [-1, 1]; `to_unit_range` and `to_uint8` go there and back.
+floats in [-1, 1]: `pixels` goes there and back.
 """
 
 import io
@@ -9,13 +9,21 @@ import os
 import threading
 import urllib.error
 import urllib.request
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import datasets
 import numpy as np
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
+
+from .pixels import to_uint8, to_unit_range  # the lessons import them from here
+
+if TYPE_CHECKING:
+    import datasets
+
+__all__ = ["ASSETS", "CLASS_NAMES", "HUB", "hub_reachable", "load_images", "load_photo", "to_uint8", "to_unit_range"]
 
 ASSETS = next(p for p in (Path(__file__).parent / "assets", Path(__file__).parent.parent / "assets") if p.is_dir())
 CLASS_NAMES = (
@@ -45,28 +53,15 @@ def load_images(
              ConnectionError, in one sentence, if the hub cannot be reached and nothing is cached
     """
     if name == "bundled":
-        rows = _from_folder(ASSETS / "fashion_mnist", split)
+        rows, column = _from_folder(ASSETS / "fashion_mnist", split, limit)
     elif name in HUB:
         repository, default_limit = HUB[name]
-        limit = limit or default_limit
-        rows = _from_hub(name, repository, split, limit)
+        rows, column = _from_hub(name, repository, split, limit or default_limit)
     elif Path(name).expanduser().is_dir():
-        rows = _from_folder(Path(name).expanduser(), split)
+        rows, column = _from_folder(Path(name).expanduser(), split, limit)
     else:
         raise ValueError(f"{name!r} is neither a folder nor one of: bundled, {', '.join(HUB)}")
-    return _decode(rows, size, limit)
-
-
-def to_unit_range(images: Tensor) -> Tensor:
-    """uint8 0…255 to float32 in [-1, 1], any shape: the range the network works in."""
-    if images.dtype != torch.uint8:
-        raise ValueError(f"images must be uint8, got {images.dtype}")
-    return images.float() / 127.5 - 1
-
-
-def to_uint8(x: Tensor) -> Tensor:
-    """Floats in [-1, 1] to uint8 0…255, any shape: values outside are clamped, then rounded to the nearest level."""
-    return ((x + 1) * 127.5).clamp(0, 255).round().to(torch.uint8)
+    return _decode(rows, column, size)
 
 
 def load_photo() -> Tensor:
@@ -74,8 +69,10 @@ def load_photo() -> Tensor:
     return torch.from_numpy(_open(ASSETS / "photo.png", size=None)).permute(2, 0, 1)
 
 
-def _from_folder(folder: Path, split: str) -> datasets.Dataset:
-    """The rows of one split of a local folder, as `datasets` finds them."""
+def _from_folder(folder: Path, split: str, limit: int | None) -> tuple[list[dict], str]:
+    """Rows of one split of a local folder, as `datasets` finds them, and the column of the images."""
+    import datasets  # takes a second, which what reads no images need not pay
+
     datasets.disable_progress_bars()
     try:
         found = datasets.load_dataset(str(folder))
@@ -87,22 +84,22 @@ def _from_folder(folder: Path, split: str) -> datasets.Dataset:
         raise ValueError(f"no images or Parquet files found in {folder}") from e
     if split not in found:
         raise ValueError(f"{folder} has no split {split!r}, only: {', '.join(found)}")
-    return found[split]
+    return _rows(found[split], limit)
 
 
-def _from_hub(name: str, repository: str, split: str, limit: int | None) -> datasets.Dataset | list[dict]:
-    """The rows of a data set on the hub; of its cached copy where the hub is out of reach."""
+def _from_hub(name: str, repository: str, split: str, limit: int | None) -> tuple[list[dict], str]:
+    """Rows of a data set on the hub, of its cached copy where the hub is out of reach; and the column of the images."""
+    import datasets
+
     datasets.disable_progress_bars()
     datasets.logging.set_verbosity_error()  # that a cached copy is used is what was asked for: no warning
-    online = hub_reachable()
     offline_before = datasets.config.HF_HUB_OFFLINE
-    datasets.config.HF_HUB_OFFLINE = offline_before or not online  # then `datasets` looks into its cache at once
+    offline = offline_before or os.environ.get("HF_HUB_OFFLINE", "0") not in ("0", "")
+    online = not offline and hub_reachable(datasets.config.HF_ENDPOINT)
+    datasets.config.HF_HUB_OFFLINE = not online  # then `datasets` looks into its cache at once
     try:
-        if limit and online:  # a large set: read only the first rows of it
-            rows = datasets.load_dataset(repository, split=split, streaming=True)
-            column = _image_column(rows.features or {})
-            return list(rows.cast_column(column, datasets.Image(decode=False)).take(limit))
-        return datasets.load_dataset(repository, split=split)
+        # a large set: read only the first rows of it
+        return _rows(datasets.load_dataset(repository, split=split, streaming=bool(limit and online)), limit)
     except Exception as e:  # `datasets` and the libraries below it raise many kinds
         if isinstance(e, ValueError) and "split" in str(e):  # "Unknown split", "Bad split"
             raise ValueError(f"{name} has no split {split!r}: {e}") from e
@@ -117,16 +114,13 @@ def _from_hub(name: str, repository: str, split: str, limit: int | None) -> data
         datasets.config.HF_HUB_OFFLINE = offline_before
 
 
-def hub_reachable(seconds: float = 3.0) -> bool:
-    """Whether the hub answers; False at once where HF_HUB_OFFLINE is set."""
-    if datasets.config.HF_HUB_OFFLINE or os.environ.get("HF_HUB_OFFLINE", "0") not in ("0", ""):
-        return False
+def hub_reachable(endpoint: str, seconds: float = 3.0) -> bool:
+    """Whether the hub at this address answers within so many seconds."""
     answers = []
 
     def probe() -> None:
         try:
-            request = urllib.request.Request(datasets.config.HF_ENDPOINT, method="HEAD")
-            urllib.request.urlopen(request, timeout=seconds).close()
+            urllib.request.urlopen(urllib.request.Request(endpoint, method="HEAD"), timeout=seconds).close()
         except urllib.error.HTTPError:
             pass  # it answered, if only to complain
         except Exception:
@@ -139,24 +133,22 @@ def hub_reachable(seconds: float = 3.0) -> bool:
     return bool(answers)
 
 
-def _image_column(features: dict) -> str:
-    for column, feature in features.items():
-        if isinstance(feature, datasets.Image):
-            return column
-    raise ValueError(f"no column of images was found, only: {', '.join(features) or 'nothing'}")
+def _rows(dataset: "datasets.Dataset | datasets.IterableDataset", limit: int | None) -> tuple[list[dict], str]:
+    """The first `limit` rows with their images as files, not decoded yet, and the column that these are in."""
+    features = dataset.features or {}
+    column = next((name for name, feature in features.items() if type(feature).__name__ == "Image"), None)
+    if column is None:
+        raise ValueError(f"no column of images was found, only: {', '.join(features) or 'nothing'}")
+    dataset = dataset.cast_column(column, replace(features[column], decode=False))
+    if not hasattr(dataset, "__len__"):  # it streams
+        return list(dataset.take(limit)), column
+    return dataset.with_format("arrow")[:limit].to_pylist(), column  # all at once: four times as fast as row by row
 
 
-def _decode(rows: datasets.Dataset | list[dict], size: int | None, limit: int | None) -> tuple[Tensor, Tensor]:
+def _decode(rows: list[dict], column: str, size: int | None) -> tuple[Tensor, Tensor]:
     """Decode one image at a time: a corrupt one is skipped and named, and the rest still comes."""
-    if isinstance(rows, datasets.Dataset):
-        column = _image_column(rows.features)
-        rows = rows.cast_column(column, datasets.Image(decode=False))
-        rows = rows.with_format("arrow")[:limit].to_pylist()  # all at once: four times as fast as row by row
-    elif not rows:
+    if not rows:
         raise ValueError("the data set is empty")
-    else:
-        column = next(c for c, value in rows[0].items() if isinstance(value, dict) and "bytes" in value)
-
     images, labels, corrupt = [], [], []
     for i, row in enumerate(rows):
         file, name = row[column], row[column]["path"] or f"row {i}"

@@ -11,14 +11,16 @@ a generator: it hands you every step, and you decide what to keep.
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
 from .diffusion import GaussianDiffusion, posterior_coefficients
+from .nets import device_of, evaluating  # lesson 00 imports device_of from here
+
+Coefficients = Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
 
 
 class Step(NamedTuple):
@@ -44,16 +46,31 @@ def spaced_timesteps(T: int, steps: int | None = None) -> list[int]:
 
 
 def ancestral_steps(
-    net: Callable[..., Tensor], diffusion: GaussianDiffusion, shape: tuple[int, ...], steps: int | None = None, **how
+    net: Callable[..., Tensor],
+    diffusion: GaussianDiffusion,
+    shape: tuple[int, ...],
+    steps: int | None = None,
+    *,
+    y: Tensor | None = None,
+    clip: bool = True,
+    x_T: Tensor | None = None,
+    times: list[int] | None = None,
+    device: torch.device | str | None = None,
+    generator: torch.Generator | None = None,
 ) -> Iterator[Step]:
     """Algorithm 2 of Ho et al. (2020), at any stride: x_s is drawn from q(x_s | x_t, x_0) at the estimate of x_0.
 
-    net:      any callable net(x, t, y) whose output means what diffusion.predicts says
-    shape:    (B, ...) of the data to make
-    steps:    number of network calls, at most T (the default)
-    how:      the keywords of `reverse_steps`: y, clip, x_T, times, device, generator
-    yields    a Step for every network call
-    raises    ValueError if steps or times do not fit the schedule
+    net:       any callable net(x, t, y) whose output means what diffusion.predicts says
+    shape:     (B, ...) of the data to make
+    steps:     number of network calls, at most T (the default)
+    y:         (B,) labels, or None
+    clip:      clip the estimate of x_0 to [-1, 1], the range of images
+    x_T:       start here instead of from standard normal noise
+    times:     visit these times, from the first (T, as a rule) down to 0, instead of evenly spaced ones
+    device:    where to sample; by default where x_T is, else where the network's parameters are
+    generator: of the random numbers, on the same device
+    yields     a Step for every network call
+    raises     ValueError, at the first step, if steps, times or x_T do not fit
     """
 
     def coefficients(alpha_bar_t: Tensor, alpha_bar_s: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -62,7 +79,10 @@ def ancestral_steps(
             variance = 1 - alpha_bar_t / alpha_bar_s
         return on_x0, on_xt, variance.sqrt()
 
-    return reverse_steps(net, diffusion, shape, steps, coefficients, **how)
+    return reverse_steps(
+        net, diffusion, shape, steps, coefficients,
+        y=y, clip=clip, x_T=x_T, times=times, device=device, generator=generator,
+    )  # fmt: skip
 
 
 def ddim_steps(
@@ -72,12 +92,17 @@ def ddim_steps(
     steps: int | None = None,
     *,
     eta: float = 0.0,
-    **how,
+    y: Tensor | None = None,
+    clip: bool = True,
+    x_T: Tensor | None = None,
+    times: list[int] | None = None,
+    device: torch.device | str | None = None,
+    generator: torch.Generator | None = None,
 ) -> Iterator[Step]:
     """DDIM (Song et al., 2021, eq. 12): deterministic for eta = 0, the ancestral step with beta-tilde for eta = 1.
 
     The noise estimate belongs to the estimate of x_0 after clipping, so that together they still make x_t.
-    Arguments as for `ancestral_steps`.
+    The other arguments are those of `ancestral_steps`.
     """
 
     def coefficients(alpha_bar_t: Tensor, alpha_bar_s: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -86,7 +111,10 @@ def ddim_steps(
         on_xt = on_noise / (1 - alpha_bar_t).sqrt()  # noise = (x_t - sqrt(alpha_bar_t) x0) / sqrt(1 - alpha_bar_t)
         return alpha_bar_s.sqrt() - on_xt * alpha_bar_t.sqrt(), on_xt, variance.sqrt()
 
-    return reverse_steps(net, diffusion, shape, steps, coefficients, **how)
+    return reverse_steps(
+        net, diffusion, shape, steps, coefficients,
+        y=y, clip=clip, x_T=x_T, times=times, device=device, generator=generator,
+    )  # fmt: skip
 
 
 @torch.no_grad()
@@ -95,7 +123,7 @@ def reverse_steps(
     diffusion: GaussianDiffusion,
     shape: tuple[int, ...],
     steps: int | None,
-    coefficients: Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]],
+    coefficients: Coefficients,
     *,
     y: Tensor | None = None,
     clip: bool = True,
@@ -104,14 +132,10 @@ def reverse_steps(
     device: torch.device | str | None = None,
     generator: torch.Generator | None = None,
 ) -> Iterator[Step]:
-    """The loop both samplers share. Draws x_T first, then one z a step, and none where sigma is 0.
+    """The loop that the samplers share. Draws x_T first, then one z a step, and none where sigma is 0.
 
-    y:         (B,) labels, or None
-    clip:      clip the estimate of x_0 to [-1, 1], the range of images
-    x_T:       start here instead of from standard normal noise
-    times:     visit these times, from the first (T, as a rule) down to 0, instead of evenly spaced ones
-    device:    where to sample; by default where the network's parameters are
-    generator: of the random numbers, on the same device
+    coefficients: (alpha_bar_t, alpha_bar_s), float64 (steps,) each -> on_x0, on_xt and sigma of every step
+    The other arguments are those of `ancestral_steps`.
     """
     times = spaced_timesteps(diffusion.schedule.T, steps) if times is None else list(times)
     falling = all(t > s for t, s in zip(times, times[1:], strict=False))
@@ -130,7 +154,7 @@ def reverse_steps(
     n = len(times) - 1
     before = {"x_self": None} if getattr(net, "self_condition", False) else {}  # the estimate of the step before
     for i, (t, s) in enumerate(zip(times, times[1:], strict=False)):
-        with evaluating(net):
+        with evaluating(net):  # and not around the loop: between two steps the network is whoever runs the sampler's
             output = net(x, torch.full(shape[:1], t, device=device), y, **before)
         x0, _ = diffusion.decode(output.to(x.dtype), x, t)
         if clip:
@@ -168,23 +192,26 @@ def generate(
     steps: int = 25,
     *,
     y: Tensor | None = None,
+    clip: bool = True,
     x_T: Tensor | None = None,
     times: list[int] | None = None,
+    device: torch.device | str | None = None,
+    generator: torch.Generator | None = None,
     chunk: int = 250,
     sampler: Callable[..., Iterator[Step]] = ddim_steps,
     progress: bool = True,
-    **how,
 ) -> Tensor:
     """Any number of samples, `chunk` at a time, so that memory grows with neither their number nor the steps.
 
     shape:    (N, ...) of all the data to make
-    steps:    network calls a chunk
+    steps:    network calls for each chunk
     y:        (N,) labels, or None
     x_T:      (N, ...) to start from instead of standard normal noise, or None
-    times:    to visit instead of `steps` evenly spaced ones, see `reverse_steps`
-    sampler:  ddim_steps or ancestral_steps; `how` holds its other keywords
+    sampler:  `ddim_steps`, `ancestral_steps` or another that takes the same arguments; `functools.partial` sets eta
     returns   (N, ...) on the CPU, in the data's range
     raises    ValueError if y or x_T is not for N samples, or if N or chunk is less than 1
+
+    The other arguments are those of `ancestral_steps`.
     """
     if chunk < 1 or shape[0] < 1:
         raise ValueError(f"chunk and the number of samples must be at least 1, got {chunk} and {shape[0]}")
@@ -197,54 +224,13 @@ def generate(
     total = len(sizes) * (steps if times is None else len(times) - 1)
     made = []
     with tqdm(total=total, desc="sampling", file=sys.stdout, mininterval=0.5, disable=not progress) as bar:
-        for size, some, start in zip(sizes, labels, starts, strict=True):
-            how |= dict(y=some, x_T=start, times=times)
-            for step in sampler(net, diffusion, (size, *shape[1:]), steps, **how):
+        for size, some_y, start in zip(sizes, labels, starts, strict=True):
+            reverse = sampler(
+                net, diffusion, (size, *shape[1:]), steps,
+                y=some_y, clip=clip, x_T=start, times=times, device=device, generator=generator,
+            )  # fmt: skip
+            for step in reverse:
                 x = step.x
                 bar.update()
             made.append(x.cpu())
     return torch.cat(made)
-
-
-def guided(net: Callable[..., Tensor], scale: float) -> Callable[..., Tensor]:
-    """Classifier-free guidance (Ho and Salimans, 2021): a network that exaggerates what the label changes.
-
-    scale:   1 is the plain conditional network, 0 the unconditional one; the output is u + scale (c - u)
-    returns  a network that calls `net` once on a doubled batch, labels first, null class (y=None) second
-    raises   ValueError if the network has no classes, or is then called without labels
-    """
-    if getattr(net, "num_classes", None) is None:
-        raise ValueError("guidance needs a network that was trained with classes: one built with num_classes=...")
-
-    def guided_net(x: Tensor, t: Tensor, y: Tensor | None = None, **before: Tensor | None) -> Tensor:
-        if y is None:
-            raise ValueError("guidance needs labels y: the classes to guide towards")
-        null = torch.full_like(y, net.num_classes)
-        before = {name: None if value is None else torch.cat([value, value]) for name, value in before.items()}
-        both = net(torch.cat([x, x]), torch.cat([t, t]), torch.cat([y, null]), **before)
-        conditional, unconditional = both.chunk(2)
-        return unconditional + scale * (conditional - unconditional)
-
-    guided_net.inner, guided_net.self_condition = net, getattr(net, "self_condition", False)
-    return guided_net
-
-
-@contextmanager
-def evaluating(net: Callable[..., Tensor]):
-    """Dropout off while this lasts, wherever `net` is a module in training mode."""
-    module = net if isinstance(net, nn.Module) else getattr(net, "inner", None)
-    was_training = isinstance(module, nn.Module) and module.training
-    if was_training:
-        module.eval()
-    try:
-        yield
-    finally:
-        if was_training:
-            module.train()
-
-
-def device_of(net: Callable[..., Tensor]) -> torch.device:
-    """Where the network's parameters are; the CPU for a network without any."""
-    module = net if isinstance(net, nn.Module) else getattr(net, "inner", None)
-    parameter = next(module.parameters(), None) if isinstance(module, nn.Module) else None
-    return parameter.device if parameter is not None else torch.device("cpu")

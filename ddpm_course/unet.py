@@ -23,6 +23,7 @@ from .blocks import (
     sinusoidal_embedding,
     upsampling,
 )
+from .nets import evaluating
 
 CHOICES = {  # what the keywords that name a kind can be
     "conv": ("plain", "standardised"),
@@ -76,7 +77,8 @@ class UNet(nn.Module):
         channels, widths = int(channels), tuple(map(int, widths))  # tensors and NumPy's numbers have no place in a file
         num_classes = None if num_classes is None else int(num_classes)
         attention = (None,) * len(widths) if attention is None else tuple(attention)
-        _check_arguments(widths, patch, heads, attention, conv, time, middle, downsample, upsample)
+        kinds = dict(conv=conv, time=time, middle=middle, downsample=downsample, upsample=upsample)
+        _check_arguments(widths, patch, heads, attention, kinds)
         self.arguments = dict(  # what it takes to build this network again: goes into a checkpoint
             channels=channels, widths=widths, blocks=blocks, patch=patch, num_classes=num_classes, dropout=dropout,
             heads=heads,
@@ -220,27 +222,27 @@ def layer_table(net: nn.Module, *inputs: Tensor) -> list[Row]:
 
         return hook
 
-    training = net.training
     try:
         hooks = [layer.register_forward_hook(record(name)) for name, layer in layers]
-        with torch.no_grad():
-            net.eval()(*inputs)
+        with torch.no_grad(), evaluating(net):
+            net(*inputs)
     finally:
-        net.train(training)
         for hook in hooks:
             hook.remove()
     return rows
 
 
-def _check_arguments(widths, patch, heads, attention, conv, time, middle, downsample, upsample) -> None:
-    for name in ("conv", "time", "middle", "downsample", "upsample"):
-        if locals()[name] not in CHOICES[name]:
-            raise ValueError(f"{name} must be one of {CHOICES[name]}, got {locals()[name]!r}")
+def _check_arguments(widths, patch, heads, attention, kinds: dict[str, str | None]) -> None:
+    for name, kind in kinds.items():
+        if kind not in CHOICES[name]:
+            raise ValueError(f"{name} must be one of {CHOICES[name]}, got {kind!r}")
     if len(attention) != len(widths) or any(kind not in CHOICES["attention"] for kind in attention):
         raise ValueError(
             f"attention must hold one of {CHOICES['attention']} for each of {len(widths)} levels, got {attention}"
         )
-    headed = {w for w, kind in zip(widths, attention, strict=True) if kind} | ({widths[-1]} if middle else set())
+    headed = [w for w, kind in zip(widths, attention, strict=True) if kind]
+    if kinds["middle"]:
+        headed.append(widths[-1])
     if any(w % GROUPS for w in widths) or any(w % heads for w in headed):
         raise ValueError(
             f"widths must be multiples of {GROUPS}, those with attention also of heads={heads}; got {widths}"

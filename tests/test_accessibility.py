@@ -3,6 +3,7 @@
 import itertools
 import re
 
+import lessons
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
@@ -11,11 +12,9 @@ from bs4 import BeautifulSoup
 from matplotlib.colors import to_hex
 from nbformat.v4 import new_code_cell, new_notebook
 
-from ddpm_course import editions, plots
+from ddpm_course import plots
+from ddpm_course.classroom import build
 from ddpm_course.schedules import cosine_schedule, linear_schedule, quadratic_schedule, sigmoid_schedule
-
-LESSONS = editions.lessons()
-FOLDERS = {"student": editions.ROOT / "notebooks", "solutions": editions.ROOT / "notebooks" / "solutions"}
 
 
 def pictures(cell):
@@ -38,25 +37,22 @@ def tells(text) -> bool:
 # ---- what is stored -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("lesson", LESSONS)
-@pytest.mark.parametrize("edition", FOLDERS)
-def test_every_stored_picture_has_an_alternative_text(edition, lesson):
-    notebook = editions.read(FOLDERS[edition] / f"{lesson}.ipynb")
-    texts = {cell.id: list(pictures(cell)) for cell in notebook.cells if cell.cell_type == "code"}
+@lessons.every_edition
+def test_every_stored_picture_has_an_alternative_text(lesson):
+    texts = {cell.id: list(pictures(cell)) for cell in lesson.code}
     assert [name for name, found in texts.items() if not all(map(tells, found))] == []
     every = list(itertools.chain(*texts.values()))
     assert len(every) >= 5 and len(set(every)) == len(every), "two pictures have the same text"
 
 
-@pytest.mark.parametrize("lesson", LESSONS)
-def test_headings_are_in_order(lesson):
-    """One title, and never a level left out on the way down."""
-    texts = [cell.source for cell in editions.read(FOLDERS["solutions"] / f"{lesson}.ipynb").cells
-             if cell.cell_type == "markdown"]  # fmt: skip
-    assert faults_of_headings(texts) == []
+@lessons.every_source
+def test_pictures_in_the_text_have_an_alternative_text(lesson):
+    for cell in lesson.markdown:
+        assert not re.search(r"!\[\s*\]\(|<img(?![^>]*\salt=\"[^\"]+\")", cell.source), cell.id
 
 
 def faults_of_headings(texts: list[str]) -> list[str]:
+    """Headings that leave a level out on the way down, and titles after the first."""
     above, found = 0, []
     for text in texts:
         for marks, title in re.findall(r"^(#+) (.+)", re.sub(r"```.*?```", "", text, flags=re.DOTALL), re.MULTILINE):
@@ -66,17 +62,15 @@ def faults_of_headings(texts: list[str]) -> list[str]:
     return found
 
 
+@lessons.every_source
+def test_headings_are_in_order(lesson):
+    assert faults_of_headings([cell.source for cell in lesson.markdown]) == []
+
+
 def test_headings_out_of_order_are_found():
     assert faults_of_headings(["# A", "## B", "### C\n\n```\n#### no heading\n```", "## D"]) == []
     assert faults_of_headings(["# A\n\n### B", "# C"]) == ["### B", "# C"]
     assert faults_of_headings(["## A"]) == ["## A"]
-
-
-@pytest.mark.parametrize("lesson", LESSONS)
-def test_pictures_in_the_text_have_an_alternative_text(lesson):
-    for cell in editions.read(FOLDERS["solutions"] / f"{lesson}.ipynb").cells:
-        if cell.cell_type == "markdown":
-            assert not re.search(r"!\[\s*\]\(|<img(?![^>]*\salt=\"[^\"]+\")", cell.source), cell.id
 
 
 # ---- how it gets there --------------------------------------------------------------------------------------------
@@ -117,7 +111,7 @@ TOLD = [
 @pytest.fixture(scope="module")
 def shown(tmp_path_factory):
     cells = [new_code_cell(source.strip()) for source in SHOWN.split("---")]
-    return editions.run(new_notebook(cells=cells), tmp_path_factory.mktemp("shown"))
+    return build.execute(new_notebook(cells=cells), tmp_path_factory.mktemp("shown"))
 
 
 def test_whatever_a_cell_shows_is_described(shown):

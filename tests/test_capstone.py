@@ -2,32 +2,34 @@
 
 import itertools
 import json
-import signal
+import re
 import subprocess
 import sys
 from pathlib import Path
 
-import nbformat
+import lessons
 import pytest
 import torch
+from test_resume import everything, same
+from test_training import Clock
 
 from ddpm_course import capstone
-from ddpm_course.checkpoints import StateFile
-from ddpm_course.checks import library
-from ddpm_course.data import ASSETS, load_images
+from ddpm_course.checks import judge, library
+from ddpm_course.data import ASSETS
 from ddpm_course.samplers import ancestral_steps, sample
-from ddpm_course.training import load_pretrained
+from ddpm_course.training import learning_rate, load_pretrained, loop
+from ddpm_course.training.state import StateFile
+from ddpm_course.training.step import EMA
 
-SOLUTIONS = Path(__file__).parent.parent / "notebooks" / "solutions"
-EXERCISES = {exercise.name: exercise for exercise in library.exercises()}
+COURSES = capstone.load("nowhere.py")  # every part is the course's
 
 
 @pytest.fixture(scope="module")
 def solved(tmp_path_factory) -> str:
     """The text of a my_ddpm.py that has every part: lesson 06's as its solutions have them, the rest from the course."""
     folder = tmp_path_factory.mktemp("solved")
-    cells = {c.id: c.source for c in nbformat.read(SOLUTIONS / "06_sampling.ipynb", as_version=4).cells}
-    source = "\n\n\n".join(cells[f"ex-6-{i}"] for i in range(1, 5))
+    lesson = lessons.read("solutions", "06_sampling")
+    source = "\n\n\n".join(lesson.source(f"ex-6-{i}") for i in range(1, 5))
     (folder / "lesson_06_solved.py").write_text("from itertools import pairwise\n\nimport torch\n\n\n" + source)
     sys.path.insert(0, str(folder))
     try:
@@ -36,7 +38,8 @@ def solved(tmp_path_factory) -> str:
         sys.path.remove(str(folder))
     text = library.HEADER
     for name in capstone.PARTS:
-        text = library.add(text, EXERCISES[name], getattr(lesson_06_solved, name, EXERCISES[name].reference))
+        exercise = library.BY_NAME[name]
+        text = library.add(text, exercise, getattr(lesson_06_solved, name, exercise.reference))
     return text
 
 
@@ -101,21 +104,16 @@ def test_alone_the_file_samples_what_the_package_samples_and_trains(file):
     assert theirs.std() > 0.4
 
 
-def test_a_complete_file_is_all_the_students(file):
-    my, mine, missing = capstone.load(file)
-    assert (mine, missing) == (list(capstone.PARTS), {})
-    assert {"Schedule", "MyUNet"} <= my.keys()
-
-
-def test_without_a_file_everything_is_the_courses(tmp_path):
-    my, mine, missing = capstone.load(tmp_path / "my_ddpm.py")
+def test_without_a_file_everything_is_the_courses():
+    my, mine, missing = COURSES
     assert mine == [] and set(missing.values()) == {"not here yet"} and list(missing) == list(capstone.PARTS)
     assert all(callable(my[name]) for name in (*capstone.PARTS, "MyUNet"))
 
 
 def test_what_is_missing_given_or_wrong_is_named_and_replaced(file):
     text = without(without(file.read_text(encoding="utf-8"), "attention"), "training_loop")
-    text = library.add(text, EXERCISES["attention"], EXERCISES["attention"].reference, given=True)
+    attention = library.BY_NAME["attention"]
+    text = library.add(text, attention, attention.reference, given=True)
     (block,) = (b for b in library.BLOCK.finditer(text) if b["name"] == "estimate_x0")
     assert "x0.clamp(-1, 1) if clip" in block["body"]
     text = text.replace("x0.clamp(-1, 1) if clip", "x0.clamp(0, 1) if clip")
@@ -127,7 +125,7 @@ def test_what_is_missing_given_or_wrong_is_named_and_replaced(file):
         "estimate_x0": "does not pass its check",
     }
     assert len(mine) == len(capstone.PARTS) - 3
-    assert EXERCISES["estimate_x0"].check(my["estimate_x0"], my["Schedule"]).solved
+    assert judge.check(library.BY_NAME["estimate_x0"], my["estimate_x0"], my["Schedule"]).solved
     assert file.read_text(encoding="utf-8") == text  # the student's own file is left alone
 
 
@@ -136,40 +134,6 @@ def test_a_file_that_does_not_run_is_said_and_nothing_of_it_is_used(file, capsys
     _, mine, missing = capstone.load(file)
     assert mine == [] and set(missing.values()) == {"the file does not run"}
     assert "raises ValueError: mine" in capsys.readouterr().out
-
-
-def reading_ahead(net, schedule, optimizer, batches, generator):
-    """A training loop written otherwise: all batches first, and the step inside it."""
-    losses = []
-    for x0 in list(batches):
-        t = schedule.sample_t(len(x0), generator=generator)
-        noise = torch.randn(x0.shape, generator=generator)
-        signal, sigma = schedule.q_coefficients(t, x0)
-        loss = (net(signal * x0 + sigma * noise, t) - noise).square().mean()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.detach())
-    return losses
-
-
-@pytest.mark.parametrize("loop", [None, reading_ahead])
-def test_the_budget_the_learning_rate_and_the_average_follow_every_step(loop, monkeypatch, capsys, tmp_path):
-    my, _, _ = capstone.load(tmp_path / "none.py")
-    my["training_loop"] = loop or my["training_loop"]
-    rates, averaged = [], []
-    monkeypatch.setattr(capstone, "best_device", lambda: torch.device("cpu"))
-    update, rate = capstone.EMA.update, capstone.learning_rate
-    monkeypatch.setattr(capstone.EMA, "update", lambda *args: averaged.append(1) or update(*args))
-    monkeypatch.setattr(capstone, "learning_rate", lambda *args: rates.append(rate(*args)) or rates[-1])
-    net = my["MyUNet"](channels=1, widths=(8, 16))
-    schedule = my["Schedule"](torch.full((10,), 0.1))
-    monkeypatch.setattr(capstone, "BATCH", 2)
-    _, losses = capstone.train(my, net, schedule, torch.zeros(8, 1, 8, 8, dtype=torch.uint8), minutes=0.04, seed=0)
-    assert len(losses) == len(rates) == len(averaged) >= 28
-    assert rates[0] < rates[10] and len(set(rates)) > 25
-    out = capsys.readouterr().out
-    assert f"are {len(losses):,} steps" in out and f"trained {len(losses):,} steps" in out
 
 
 def test_a_run_scores_and_hands_in(file, monkeypatch, capsys):
@@ -196,6 +160,22 @@ def test_a_run_scores_and_hands_in(file, monkeypatch, capsys):
     assert "parts that are yours: 18 of 18" in str(result)
 
 
+@pytest.mark.parametrize(
+    "variable, value, save",
+    [("DDPM_COURSE_SAVE", "0", True), ("NBGRADER_EXECUTION", "autograde", True), ("DDPM_COURSE_SAVE", "1", False)],
+)
+def test_what_is_not_to_be_saved_is_not_handed_in(tmp_path, monkeypatch, variable, value, save):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DDPM_COURSE_FAST", "1")
+    monkeypatch.setenv("DDPM_COURSE_SAVE", "1")
+    monkeypatch.setenv(variable, value)
+    monkeypatch.setattr(capstone, "reference", lambda: None)
+    monkeypatch.setattr(capstone, "frechet_distance", lambda images, reference: images.float().std().item())
+    monkeypatch.setattr(capstone, "load", lambda path: COURSES)
+    assert capstone.run(widths=(8, 16), save=save).mine == []
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_quality_is_0_for_noise_and_100_for_real_images():
     def quality(distance):
         scores = {"noise": 100.0, "untrained": 100.0, "yours": distance, "bundled": 2.0, "real": 1.0}
@@ -204,103 +184,167 @@ def test_the_quality_is_0_for_noise_and_100_for_real_images():
     assert [quality(d) for d in (120.0, 100.0, 10.0, 1.0, 0.5)] == [0, 0, 50, 100, 100]
 
 
-@pytest.mark.parametrize(("how", "says"), [({"minutes": 0}, "minutes must be"), ({"samples": 64}, "more than 64")])
-def test_what_cannot_be_scored_is_said(how, says):
-    with pytest.raises(ValueError, match=says):
-        capstone.run(**how)
+def test_what_cannot_be_scored_is_said(monkeypatch):
+    with pytest.raises(ValueError, match="more than 64"):
+        capstone.run(samples=64)
+    monkeypatch.setattr(sys, "argv", ["capstone", "none.py", "--minutes", "0"])
+    with pytest.raises(SystemExit, match="^minutes must be more than 0, got 0$"):
+        capstone.main()
 
 
-def test_a_function_that_fails_at_its_work_is_one_sentence(tmp_path, monkeypatch):
-    my, _, _ = capstone.load(tmp_path / "none.py")
-    monkeypatch.setattr(capstone, "best_device", lambda: torch.device("cpu"))
-
-    def broken(net, schedule, optimizer, batches, generator):
-        raise RuntimeError("shapes do not fit")
-
-    my["training_loop"] = broken
-    with pytest.raises(RuntimeError, match="training stopped: shapes do not fit"):
-        capstone.train(my, my["MyUNet"](channels=1, widths=(8, 16)), None, load_images(limit=70)[0], 1, 0)
-
-
-# ------------------------------------------------------------------------------ on a GPU, and when it is stopped
+# ---- training: on a GPU, when the functions fail, and when it is stopped ----
 
 
 class FakeGPU(str):
     """The CPU under another name: FakeGPU("cpu")."""
 
-    type = "cuda"
+    type = "gpu"
 
     def __format__(self, spec):
         return "cuda"
 
 
 @pytest.fixture
-def trained(tmp_path, monkeypatch):
-    """trained(loop) trains a small network with loop(turn, net, go_on), where go_on() is a turn of the course's loop."""
-    my, _, _ = capstone.load(tmp_path / "none.py")
-    schedule = my["Schedule"](torch.full((10,), 0.1))
-    good = my["training_loop"]
+def trained(monkeypatch):
+    """trained(loop) trains a small network for 60 steps with loop(turn, go_on); go_on() is a turn of the course's loop."""
+    my, _, _ = COURSES
+    schedule, good = my["Schedule"](torch.full((10,), 0.1)), my["training_loop"]
+    images = torch.randint(0, 256, (9, 1, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     monkeypatch.setattr(capstone, "BATCH", 2)
-
     monkeypatch.setattr(capstone, "best_device", lambda: FakeGPU("cpu"))
+    Clock(monkeypatch, lambda step: 0.5)
 
-    def train(loop, minutes=0.02, file=None):
+    def train(training_loop=lambda turn, go_on: go_on(), checkpoint=None, **about):
         torch.manual_seed(0)
         net, turns = my["MyUNet"](channels=1, widths=(8, 16)), itertools.count(1)
-
-        def training_loop(net, *args):
-            return loop(next(turns), net, lambda: good(net, *args))
-
-        images = torch.zeros(8, 1, 8, 8, dtype=torch.uint8)
-        return capstone.train(my | {"training_loop": training_loop}, net, schedule, images, minutes, 0, file)
+        mine = my | {"training_loop": lambda *given: training_loop(next(turns), lambda: good(*given))}
+        return capstone.train_with(mine, net, schedule, images, 0.5, 0, checkpoint, about)
 
     return train
 
 
-@pytest.mark.parametrize(
-    "error",
-    [
-        RuntimeError("Expected all tensors to be on the same device\nand more"),
-        TypeError("can't convert cuda:0 device type tensor to numpy."),
-        ValueError("t is on cpu but the data is on cuda:0"),
-        NotImplementedError(),
-    ],
-    ids=lambda error: type(error).__name__,
-)
-def test_what_fails_on_a_gpu_is_trained_on_the_cpu_from_the_start(trained, capsys, error):
-    """It fails in its second turn, when the weights have moved."""
-    weights = []
+def at(turn, happen):
+    """A training loop in which something happens at the beginning of one turn."""
+    return lambda now, go_on: (happen() if now == turn else None, go_on())[1]
 
-    def loop(turn, net, go_on):
-        weights.append(torch.cat([p.detach().flatten() for p in net.parameters()]))
-        if turn == 2:
+
+@pytest.mark.parametrize("form", [float, torch.tensor, lambda loss: torch.tensor([loss], requires_grad=True)])
+def test_the_budget_the_learning_rate_and_the_average_follow_every_step(trained, monkeypatch, capsys, form):
+    rates, averaged, clipped, update = [], [], [], EMA.update
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", lambda *limit: clipped.append(1))
+    monkeypatch.setattr(EMA, "update", lambda *nets: averaged.append(1) or update(*nets))
+    monkeypatch.setattr(loop, "learning_rate", lambda *plan: rates.append(learning_rate(*plan)) or rates[-1])
+    run = trained(lambda turn, go_on: [form(loss) for loss in go_on()])
+    assert run.step == run.steps == len(averaged) == len(clipped) == 60
+    assert rates == [learning_rate(step, None if step < 30 else 60, capstone.LR) for step in range(60)]
+    assert [step for step, _ in run.losses] == [25, 50, 60] and run.losses[-1][1] < run.losses[0][1]
+    out = capsys.readouterr().out
+    assert "2.0 steps/s: 0.5 minutes are 60 steps\n" in out and "trained 60 steps, loss " in out
+
+
+ERRORS = [
+    RuntimeError("Expected all tensors to be on the same device\nand more"),
+    TypeError("can't convert cuda:0 device type tensor to numpy."),
+    ValueError("t is on cpu but the data is on cuda:0"),
+    NotImplementedError(),
+]
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+def test_what_fails_on_a_gpu_is_trained_on_the_cpu_from_the_start(trained, monkeypatch, capsys, error):
+    """It fails in its second turn, when the weights have moved. What fails on the CPU too is one sentence."""
+
+    def broken(turn, go_on):
+        if turn in fails:
             raise error
         return go_on()
 
-    _, losses = trained(loop)
-    assert torch.equal(weights[2], weights[0]) and not torch.equal(weights[1], weights[0])
+    fails, reason = [2], str(error).partition("\n")[0] or "NotImplementedError"
+    run = trained(broken)
     out = capsys.readouterr().out
-    reason = str(error).partition("\n")[0] or "NotImplementedError"
-    assert f"your functions do not work on cuda yet ({reason}); training on the CPU\n" in out
-    assert f"trained {len(losses):,} steps" in out and len(losses) >= 28
+    assert f"\nyour functions do not work on cuda yet ({reason}); training on the CPU\n" in out
+    assert "trained 60 steps" in out
+    monkeypatch.setattr(capstone, "best_device", lambda: torch.device("cpu"))
+    assert same(run.ema.state_dict(), trained().ema.state_dict())
+    fails = [1]
+    with pytest.raises(RuntimeError, match=f"^training stopped: {re.escape(reason)}$"):
+        trained(broken)
 
 
 def test_a_loss_that_explodes_on_a_gpu_is_not_blamed_on_the_gpu(trained, capsys):
     turns = []
 
-    def loop(turn, net, go_on):
+    def exploding(turn, go_on):
         turns.append(turn)
-        return [loss * (float("nan") if turn == 2 else 1) for loss in go_on()]
+        return [loss * (float("nan") if turn == 30 else 1) for loss in go_on()]
 
-    with pytest.raises(RuntimeError, match="^training stopped: the loss is not finite any more after step 28$"):
-        trained(loop)
-    assert turns == [1, 2] and "do not work" not in capsys.readouterr().out
+    back = "the last finite one was .*, and the networks are back at step 25"
+    with pytest.raises(RuntimeError, match=rf"^training stopped: the loss is nan at step 50; {back}\.$"):
+        trained(exploding)
+    assert turns == list(range(1, 51)) and "do not work" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("device", [FakeGPU("cpu"), torch.device("cpu")], ids=["planned late", "planned early"])
+def test_interrupted_and_resumed_it_ends_with_the_same_bits(
+    trained, stop_button, monkeypatch, tmp_path, capsys, device
+):
+    """Stopped in the tenth step, before there is a loss to tell and anything to draw from, and in the 27th."""
+    monkeypatch.setattr(capstone, "best_device", lambda: device)
+    trained(checkpoint=tmp_path / "whole")
+    path = tmp_path / "state"
+    with pytest.raises(KeyboardInterrupt):
+        trained(at(10, stop_button), path)
+    run = trained(at(17, stop_button), path)
+    out = capsys.readouterr().out
+    assert run.step == everything(path)["run"]["step"] == 27 and f"going on from {path}: step 10" in out
+    assert (
+        "stopped after 27 steps: the networks are usable as they are, and the same call goes on from step 27\n" in out
+    )
+    assert "trained 27 steps" in out
+    trained(checkpoint=path)
+    assert f"going on from {path}: step 27" in capsys.readouterr().out
+    assert same(everything(path), everything(tmp_path / "whole"))
+
+
+@pytest.mark.parametrize("begun, failing, stopped", [(0, 52, 102), (33, 20, 37)])
+def test_both_attempts_begin_at_the_same_state(trained, stop_button, monkeypatch, tmp_path, begun, failing, stopped):
+    """At step 33, say: the GPU's writes its state at 50 and fails at 52. The CPU's begins at 33 too, and when it is
+    stopped at 50 the state is its own."""
+    monkeypatch.setattr(capstone, "SAVE_MINUTES", 0)
+    if begun:
+        trained(at(begun, stop_button), tmp_path / "state")
+
+    def broken(turn, go_on):
+        if turn == failing:
+            assert everything(tmp_path / "state")["run"]["step"] == 50
+            raise RuntimeError("not on this device")
+        if turn == stopped:
+            stop_button()
+        return go_on()
+
+    run = trained(broken, tmp_path / "state")
+    assert run.step == 50 and [step for step, _ in run.losses] == [25, 50]
+    assert everything(tmp_path / "state")["device"] == "cpu"
+
+
+def test_without_a_checkpoint_or_room_for_one_it_is_said(trained, stop_button, tmp_path, capsys, monkeypatch):
+    trained(at(53, stop_button))
+    assert "usable as they are, and with checkpoint= the same call could go on from here\n" in capsys.readouterr().out
+
+    def full(*state):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(StateFile, "save", full)
+    assert trained(at(53, stop_button), tmp_path / "state").step == 53
+    out = capsys.readouterr().out
+    assert "the state of step 53 could not be written ([Errno 28] No space left on device)" in out
+    assert "the same call goes on from the start\n" in out
 
 
 def test_a_checkpoint_of_another_training_is_not_blamed_on_the_functions(trained, tmp_path, capsys):
-    trained(lambda turn, net, go_on: go_on(), file=StateFile(tmp_path / "state", {"seed": 0}))
+    trained(checkpoint=tmp_path / "state", seed=0)
     with pytest.raises(ValueError, match="belongs to another training"):
-        trained(lambda turn, net, go_on: go_on(), file=StateFile(tmp_path / "state", {"seed": 1}))
+        trained(checkpoint=tmp_path / "state", seed=1)
     assert "do not work" not in capsys.readouterr().out
 
 
@@ -324,63 +368,3 @@ def test_a_sampler_that_fails_on_a_gpu_draws_on_the_cpu(monkeypatch, capsys):
     broken = range(100)
     with pytest.raises(RuntimeError, match="^sampling stopped: Expected a 'cpu' device type .* found 'cuda'$"):
         capstone.draw({"ancestral_loop": ancestral_loop}, net, None, 5, 2, seed=3)
-
-
-@pytest.fixture
-def stoppable():
-    """Tests in the background start out ignoring the stop button."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
-def pressed_in(number):
-    """The stop button, pressed in the middle of a turn."""
-
-    def loop(turn, net, go_on):
-        if turn == number:
-            signal.raise_signal(signal.SIGINT)
-        return go_on()
-
-    return loop
-
-
-def test_the_stop_button_leaves_a_model_and_the_state(trained, stoppable, tmp_path, capsys):
-    """3 + 25 + 25 steps: the turn is finished. The next call goes on from there."""
-    state = StateFile(tmp_path / "state", {})
-    ema, losses = trained(pressed_in(3), minutes=1, file=state)
-    assert ema.updates == len(losses) == len(state.load()["losses"]) == 53
-    planned = state.load()["planned"]
-    assert planned > 53
-    said = f"stopped after 53 of {planned:,} steps: the network is used as it is, and the same call goes on from here\n"
-    assert said + "trained 53 steps" in capsys.readouterr().out
-    ema, losses = trained(pressed_in(1), minutes=1, file=state)
-    assert ema.updates == len(losses) == len(state.load()["losses"]) == min(78, planned)
-    assert f"going on from {state.path}: step 53 of {planned:,}\n" in capsys.readouterr().out
-
-
-def test_the_stop_button_without_a_checkpoint_or_room_for_one(trained, stoppable, tmp_path, capsys, monkeypatch):
-    trained(pressed_in(3), minutes=1)
-    assert "as it is, and with checkpoint= the same call could go on from here\n" in capsys.readouterr().out
-
-    def full(*args):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(StateFile, "save", full)
-    _, losses = trained(pressed_in(3), minutes=1, file=StateFile(tmp_path / "state", {}))
-    out = capsys.readouterr().out
-    assert len(losses) == 53
-    assert "the state of step 53 could not be written ([Errno 28] No space left on device)" in out
-    assert "the network is used as it is\n" in out
-
-
-def test_the_stop_button_before_there_is_a_plan_stops_everything(trained, stoppable):
-    """The plan is made in the second turn."""
-    with pytest.raises(KeyboardInterrupt):
-        trained(pressed_in(1), minutes=1)
-
-
-def test_on_the_command_line_a_mistake_is_a_sentence(monkeypatch, tmp_path):
-    monkeypatch.setattr(sys, "argv", ["capstone", str(tmp_path / "none.py"), "--minutes", "0"])
-    with pytest.raises(SystemExit, match="^minutes must be more than 0, got 0$"):
-        capstone.main()

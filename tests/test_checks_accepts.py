@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from ddpm_course import checks, diffusion
+from ddpm_course.checks.running import instance
 
 
 def column(values, x):
@@ -406,7 +407,7 @@ ROWS = [(name, function) for name, functions in RIGHT.items() for function in fu
 @pytest.mark.parametrize(("name", "function"), ROWS, ids=[f"{n}-{i}" for i, (n, _) in enumerate(ROWS)])
 def test_a_right_answer_is_accepted(name, function):
     exercise = getattr(checks, name)
-    verdict = exercise.check(checks.core.instance(function))
+    verdict = exercise.check(instance(function))
     assert verdict.solved and verdict.passed == verdict.cases, verdict
 
 

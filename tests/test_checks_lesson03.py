@@ -13,7 +13,7 @@ import torch
 from typed import judge
 
 from ddpm_course import checks
-from ddpm_course.checks import lesson03
+from ddpm_course.exercises import lesson03
 
 COSINE = "t = torch.arange(T + 1, dtype=torch.float64)\nf = torch.cos((t / T + s) / (1 + s) * math.pi / 2) ** 2\n"
 KL = "a, m = alpha_bar_T, mean_square\nreturn "

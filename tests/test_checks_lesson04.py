@@ -1,34 +1,24 @@
 """Lesson 04's exercises: wrong answers typed as students type them, and right ones that differ in structure."""
 
+import functools
 import math
 
-import einops
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+import typed
 from einops import rearrange
 from torch import nn
 
-from ddpm_course import checks
-from ddpm_course.checks import answers04, library
+from ddpm_course import checks, exercises
+from ddpm_course.checks import library
 from ddpm_course.checks.entries import CannotSave
+from ddpm_course.exercises import answers04
 from ddpm_course.training import load_pretrained
 
-NAMES = {"torch": torch, "F": F, "nn": nn, "math": math, "np": np, "einops": einops, "rearrange": rearrange}
-NAMES |= {"sinusoidal_embedding": answers04.sinusoidal_embedding, "space_to_depth": answers04.space_to_depth}
-
-
-def judge(name: str, body: str):
-    """The verdict on `def name(arguments): body`, where body is lines of code or one expression."""
-    exercise = getattr(checks, name)
-    lines = body.strip("\n").splitlines()
-    if len(lines) == 1 and not lines[0].lstrip().startswith(("return", "raise")):
-        lines = [f"return {lines[0]}"]
-    arguments = exercise.stub.split("(")[1].split(")")[0]
-    namespace = dict(NAMES)
-    exec(f"def {name}({arguments}):\n" + "\n".join("    " + line for line in lines), namespace)
-    return exercise.check(namespace[name])
+LESSON = {name: getattr(answers04, name) for name in ("sinusoidal_embedding", "space_to_depth")}
+judge = functools.partial(typed.judge, **LESSON)
 
 
 FREQ = (
@@ -548,7 +538,7 @@ def block_one_line(block, x, embedding):
 
 
 def net_with_index(net, x, t, y=None):
-    code = net.time(NAMES["sinusoidal_embedding"](t, net.stem.out_channels * 4))
+    code = net.time(answers04.sinusoidal_embedding(t, net.stem.out_channels * 4))
     if net.num_classes is not None:
         labels = y if y is not None else torch.full((len(x),), net.num_classes)
         code = code + net.label.weight[labels]
@@ -568,15 +558,13 @@ def net_with_index(net, x, t, y=None):
 
 
 def net_as_written(net, x, t, y=None):
-    namespace = dict(NAMES)
-    exec("def f(net, x, t, y=None):\n" + "\n".join("    " + line for line in NET.splitlines()), namespace)
-    return namespace["f"](net, x, t, y)
+    return typed.typed("unet_forward", NET, **LESSON)(net, x, t, y)
 
 
 def net_recursive(net, x, t, y=None):
     b, c, height, width = x.shape
     p = net.patch
-    code = NAMES["sinusoidal_embedding"](t, net.time[2].out_features)
+    code = answers04.sinusoidal_embedding(t, net.time[2].out_features)
     for layer in net.time:
         code = layer(code)
     if net.label:
@@ -608,7 +596,7 @@ def net_one_image_at_a_time(net, x, t, y=None):
 
 
 def net_by_channels(net, x, t, y=None):
-    code = net.time(NAMES["sinusoidal_embedding"](t, net.time[0].weight.shape[1]))
+    code = net.time(answers04.sinusoidal_embedding(t, net.time[0].weight.shape[1]))
     if net.label is not None:
         y = torch.tensor([net.num_classes] * len(t)) if y is None else y
         code = code.add(net.label(y))
@@ -661,12 +649,12 @@ def test_another_order_of_the_code_is_right_and_what_it_means_is_said(answer):
 
 
 @pytest.mark.parametrize("answer", [code_interleaved, code_half_minus_one])
-def test_a_forward_pass_with_the_students_own_code_of_another_order_is_right(monkeypatch, answer):
+def test_a_forward_pass_with_the_students_own_code_of_another_order_is_right(answer):
     """Exercise 4.1 accepted it; 4.7 calls it. With a mistake beside it, the mistake is not waved through."""
-    monkeypatch.setitem(NAMES, "sinusoidal_embedding", answer)
-    verdict = judge("unet_forward", NET)
+    verdict = judge("unet_forward", NET, sinusoidal_embedding=answer)
     assert verdict.solved and "cosines first" in " ".join(verdict.text), verdict
-    assert judge("unet_forward", change(NET, ("h = net.attention(h)\n", ""))).status == "wrong"
+    without_attention = change(NET, ("h = net.attention(h)\n", ""))
+    assert judge("unet_forward", without_attention, sinusoidal_embedding=answer).status == "wrong"
 
 
 def test_the_blocks_own_dropout_is_no_reproach():
@@ -700,7 +688,7 @@ def test_networks_among_the_arguments_are_copies():
 
 def test_the_file_holds_a_network_that_loads_the_bundled_weights(tmp_path):
     """unet_forward alone is the student's here; the rest comes along as given, and replaces nothing that is theirs."""
-    text = library.add(library.HEADER, checks.unet_forward, answers04.unet_forward)
+    text = library.add(library.HEADER, exercises.unet_forward, answers04.unet_forward)
     assert "import ddpm_course" not in text and "from ddpm_course" not in text
     namespace = library.execute(text)
     trained, _, about = load_pretrained("cpu")
@@ -713,11 +701,11 @@ def test_the_file_holds_a_network_that_loads_the_bundled_weights(tmp_path):
     given = library.given_names(text)
     assert {"MyUNet", "attention", "residual_forward", "skip_channels", "sinusoidal_embedding"} <= given
     assert "unet_forward" not in given
-    text = library.add(text, checks.residual_forward, answers04.residual_forward)
+    text = library.add(text, exercises.residual_forward, answers04.residual_forward)
     assert "residual_forward" not in library.given_names(text)
     assert library.execute(text)["residual_forward"] is not None
 
 
 def test_a_lambda_is_not_saved_but_passes():
     with pytest.raises(CannotSave):
-        library.add(library.HEADER, checks.attention, lambda q, k, v: F.scaled_dot_product_attention(q, k, v))
+        library.add(library.HEADER, exercises.attention, lambda q, k, v: F.scaled_dot_product_attention(q, k, v))

@@ -16,16 +16,17 @@ import torch.nn.functional as F
 import typed
 from torch.distributions import Normal, kl_divergence
 
-from ddpm_course import checks
-from ddpm_course.checks import answers05
-from ddpm_course.checks.core import instance
+from ddpm_course import checks, exercises
+from ddpm_course.checks import library
+from ddpm_course.checks.running import instance
 from ddpm_course.diffusion import q_sample
+from ddpm_course.exercises import answers05
 
 NAMES = [e.name for e in checks.EXERCISES if e.lesson == "05"]
 
-
-KNOWN = {"F": F, "q_sample": q_sample} | {n: getattr(answers05, n) for n in ("simple_loss", "training_step")}
-judge = functools.partial(typed.judge, **KNOWN)
+judge = functools.partial(
+    typed.judge, q_sample=q_sample, simple_loss=answers05.simple_loss, training_step=answers05.training_step
+)
 
 
 def tables(x: str) -> str:
@@ -647,7 +648,7 @@ def test_a_check_of_training_leaves_the_cases_networks_as_they_were():
 def test_functions_that_call_each_other_are_saved_together(tmp_path, monkeypatch):
     """training_loop calls training_step, which calls simple_loss and q_sample: the file brings them along."""
     monkeypatch.chdir(tmp_path)
-    assert "Saved" in checks.library.save(checks.training_loop, answers05.training_loop)
+    assert "Saved" in library.save(exercises.training_loop, answers05.training_loop)
     text = (tmp_path / "my_ddpm.py").read_text()
     for name in ("training_step", "simple_loss", "q_sample"):
         assert f"def {name}(" in text

@@ -15,8 +15,8 @@ import torch
 import typed
 
 from ddpm_course import checks
-from ddpm_course.checks import answers06
 from ddpm_course.diffusion import GaussianDiffusion, q_posterior, q_sample
+from ddpm_course.exercises import answers06
 from ddpm_course.samplers import ancestral_steps
 
 NAMES = ("estimate_x0", "reverse_variance", "posterior_step", "ancestral_loop", "repaired_sampler")

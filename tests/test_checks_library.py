@@ -9,8 +9,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from IPython.core.interactiveshell import InteractiveShell
-from traitlets.config import Config
 
 from ddpm_course import checks
 from ddpm_course.checks import library
@@ -87,30 +85,16 @@ CELLS = {
 }
 
 
-def run(shell, cell):
-    """Run a cell as a kernel does: it goes into the history."""
-    return shell.run_cell(cell, store_history=True)
-
-
-@pytest.fixture
-def shell(monkeypatch, tmp_path):
-    """A real IPython in an empty folder, set up as a lesson does."""
-    monkeypatch.delenv("DDPM_COURSE_SAVE", raising=False)
-    monkeypatch.delenv("NBGRADER_EXECUTION", raising=False)
-    monkeypatch.chdir(tmp_path)
-    InteractiveShell.clear_instance()
-    shell = InteractiveShell.instance(config=Config({"HistoryManager": {"hist_file": ":memory:"}}))
-    run(shell, "import torch\nfrom ddpm_course import checks, diffusion\nfrom ddpm_course.schedules import Schedule")
-    yield shell
-    InteractiveShell.clear_instance()
+def attempt(shell, name, cell=None, check="checks.{0}({0})"):
+    """Run an exercise cell and its check; returns the verdict."""
+    assert shell.run(textwrap.dedent(cell or CELLS[name]).strip()).success
+    assert shell.run(f"{name} = {check.format(name)}").success
+    return getattr(checks, name).verdict
 
 
 def solve(shell, name, cell=None):
-    """Run an exercise cell and its check; returns what the file says afterwards."""
-    cell = textwrap.dedent(cell or CELLS[name]).strip()
-    assert run(shell, cell).success
-    assert run(shell, f"{name} = checks.{name}({name})").success
-    verdict = getattr(checks, name).verdict
+    """The same for a cell that solves the exercise; returns what the student is told of the file."""
+    verdict = attempt(shell, name, cell)
     assert verdict.solved, verdict
     return verdict.text[-1]
 
@@ -119,10 +103,18 @@ def text():
     return Path("my_ddpm.py").read_text(encoding="utf-8")
 
 
+def blocks():
+    """(key, name, "" or " (given)") of every block, in the file's order."""
+    return re.findall(r"^# >>> (\S+) (\w+)( \(given\))?$", text(), re.M)
+
+
 def alone(code: str, folder: Path) -> subprocess.CompletedProcess:
     """Run code in a process that has no ddpm_course, in that folder."""
     block = "import sys\nsys.modules['ddpm_course'] = None\nsys.path.insert(0, '.')\n"
     return subprocess.run([sys.executable, "-I", "-c", block + code], cwd=folder, capture_output=True, text=True)
+
+
+# ---- what goes in
 
 
 def test_all_exercises_together_are_a_file_that_works_without_the_package(shell, tmp_path, capsys):
@@ -146,46 +138,30 @@ print([n for n in sys.modules if "ddpm" in n and sys.modules[n]])
     done = alone(code, tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "['my_ddpm']"
-    names = re.findall(r"^# >>> (\S+) (\w+)( \(given\))?$", text(), re.M)
-    assert [n for _, n, given in names if not given] == list(CELLS)  # in the course's order
-    assert [n for _, n, given in names if given] == ["Schedule"]
+    assert [name for _, name, given in blocks() if not given] == list(CELLS)  # in the course's order
+    assert [name for _, name, given in blocks() if given] == ["Schedule"]
     assert "# ε has the variance β" in text() and "ddpm_course" not in text().split('"""', 2)[2]
-    compile(text(), "my_ddpm.py", "exec")
     capsys.readouterr()
     assert checks.progress()
     assert f"10 of {len(checks.EXERCISES)} exercises solved" in capsys.readouterr().out
 
 
-def test_the_order_of_solving_does_not_matter(shell, capsys):
-    for name in ("q_step", "predict_x0", "to_uint8", "merge_noises"):
+def test_newest_wins_in_the_courses_order_and_what_stands_outside_the_blocks_stays(shell):
+    for name in ("equal_t", "next_variance", "predict_x0", "to_uint8", "merge_noises"):
         solve(shell, name)
-    keys = [tuple(map(int, key.split("."))) for key in re.findall(r"^# >>> (\S+) ", text(), re.M)]
+    keys = [tuple(map(int, key.split("."))) for key, _, _ in blocks()]
     assert keys == sorted(keys)
-
-
-def test_newest_wins_and_what_stands_outside_the_blocks_stays(shell, capsys):
-    solve(shell, "next_variance")
-    solve(shell, "equal_t")
     Path("my_ddpm.py").write_text(text() + "\n\ndef mine():\n    return 42\n", encoding="utf-8")
     solve(shell, "next_variance", "def next_variance(variance, beta):\n    return variance - beta * variance + beta")
     assert text().count("def next_variance") == 1 and "variance - beta * variance" in text()
     assert "def mine():\n    return 42\n" in text()
 
 
-def test_a_failed_check_leaves_the_file_alone(shell, capsys):
-    solve(shell, "next_variance")
-    before = text()
-    run(shell, "def next_variance(variance, beta):\n    return variance + beta")
-    run(shell, "next_variance = checks.next_variance(next_variance)")
-    assert text() == before
-
-
 def test_an_exercise_not_solved_yet_comes_in_as_given_and_is_replaced_later(shell, tmp_path, capsys):
-    run(shell, "from ddpm_course.diffusion import q_step")
+    shell.run("from ddpm_course.diffusion import q_step")
     solve(shell, "diffuse")
     assert library.given_names(text()) == {"Schedule", "q_step"}
     assert alone("import my_ddpm", tmp_path).returncode == 0
-    capsys.readouterr()
     checks.progress()
     out = capsys.readouterr().out
     assert f"1 of {len(checks.EXERCISES)}" in out and re.search(r"q_step +given", out)
@@ -193,23 +169,21 @@ def test_an_exercise_not_solved_yet_comes_in_as_given_and_is_replaced_later(shel
     assert library.given_names(text()) == {"Schedule"} and "def column" in text()
 
 
-@pytest.mark.parametrize("magic", ["%%time", "%%capture", "%%timeit -n 1 -r 1"])
-def test_a_cell_magic_does_not_hide_the_source(shell, magic, capsys):
-    if "timeit" in magic:  # what it defines is gone afterwards
-        return
+@pytest.mark.parametrize("magic", ["%%time", "%%capture"])
+def test_a_cell_magic_does_not_hide_the_source(shell, magic):
     assert "Saved" in solve(shell, "next_variance", f"{magic}\n\n{textwrap.dedent(CELLS['next_variance']).strip()}")
     assert "%%" not in text()
 
 
-def test_the_source_is_the_one_that_was_run_last(shell, capsys):
-    run(shell, "%%time\ndef next_variance(variance, beta):\n    return 'an older cell'\n")
+def test_the_source_is_the_one_that_was_run_last(shell):
+    shell.run("%%time\ndef next_variance(variance, beta):\n    return 'an older cell'\n")
     solve(shell, "next_variance", "%%time\ndef next_variance(variance, beta):\n    return beta + (1 - beta) * variance")
-    run(shell, "def unrelated():\n    def next_variance(variance, beta):\n        return 'another'\n")
-    run(shell, "next_variance = checks.next_variance(next_variance)")
+    shell.run("def unrelated():\n    def next_variance(variance, beta):\n        return 'another'\n")
+    shell.run("next_variance = checks.next_variance(next_variance)")
     assert "beta + (1 - beta) * variance" in text() and "older" not in text() and "another" not in text()
 
 
-def test_other_names_helpers_and_decorators_come_along(shell, tmp_path, capsys):
+def test_other_names_helpers_and_decorators_come_along(shell, tmp_path):
     cell = """
     from functools import lru_cache
     from math import pi, sqrt as root
@@ -233,6 +207,22 @@ def test_other_names_helpers_and_decorators_come_along(shell, tmp_path, capsys):
     assert "Saved" in solve(shell, "merge_noises", cell)
     assert alone("import my_ddpm\nassert my_ddpm.merge_noises(3.0, 4.0) == 5", tmp_path).returncode == 0
     assert "from math import sqrt as root" in text() and "merge_noises = my_merge" in text()
+
+
+def test_the_given_schedule_is_the_packages(shell):
+    solve(shell, "next_variance")
+    namespace = library.execute(text())
+    betas = linear_schedule(50).beta[1:]
+    ours, theirs = linear_schedule(50), namespace["Schedule"](betas)
+    assert type(ours) is not type(theirs)
+    for name in ("beta", "alpha", "alpha_bar", "snr"):
+        assert torch.equal(getattr(ours, name), getattr(theirs, name))
+    x, t = torch.zeros(3, 1, 2, 2), torch.tensor([0, 7, 50])
+    for a, b in zip(ours.q_coefficients(t, x), theirs.q_coefficients(t, x), strict=True):
+        assert torch.equal(a, b)
+
+
+# ---- what stays out
 
 
 NOT_SAVED = {
@@ -278,72 +268,72 @@ NOT_SAVED = {
         "not found",
     ),
     "the package": (
-        "from ddpm_course.checks import answers\ndef next_variance(variance, beta):\n    return answers.next_variance(variance, beta)",
-        "uses ddpm_course.checks.answers",
+        "from ddpm_course.exercises import answers\ndef next_variance(variance, beta):\n    return answers.next_variance(variance, beta)",
+        "uses ddpm_course.exercises.answers",
     ),
     "the package, imported inside": (
-        "def next_variance(variance, beta):\n    from ddpm_course.checks.answers import next_variance as f\n    return f(variance, beta)",
+        "def next_variance(variance, beta):\n    from ddpm_course.exercises.answers import next_variance as f\n    return f(variance, beta)",
         "imports ddpm_course",
     ),
 }
 
 
 @pytest.mark.parametrize("kind", NOT_SAVED)
-def test_solved_but_not_saved_and_why(shell, kind, capsys):
+def test_solved_but_not_saved_and_why(shell, kind):
     cell, says = NOT_SAVED[kind]
     sentence = solve(shell, "next_variance", cell)
     assert sentence.startswith("Not saved: ") and says in sentence
-    assert not Path("my_ddpm.py").exists() and not list(Path().iterdir())
-    assert "solved" in capsys.readouterr().out
+    assert not list(Path().iterdir())
 
 
-def test_two_blocks_cannot_have_different_helpers_of_one_name(shell, capsys):
+@pytest.mark.parametrize(
+    ("environment", "check"),
+    [
+        ({"DDPM_COURSE_SAVE": "0"}, "checks.{0}({0})"),
+        ({"NBGRADER_EXECUTION": "validate"}, "checks.{0}({0})"),
+        ({}, "checks.{0}({0}, save=False)"),
+    ],
+)
+def test_saving_is_turned_off_by_the_environment_or_an_argument(shell, environment, check, monkeypatch):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert attempt(shell, "next_variance", check=check).solved and not list(Path().iterdir())
+
+
+# ---- a file that is there already
+
+
+BROKEN = library.HEADER + "def broken(:\n"
+CLASHES = "def column(a, b):\n    return a * b\ndef next_variance(variance, beta):\n    return column(1 - beta, variance) + beta"
+
+
+def test_a_wrong_answer_or_two_helpers_of_one_name_leave_the_file_alone(shell):
     solve(shell, "q_step")
-    sentence = solve(
-        shell,
-        "next_variance",
-        "def column(a, b):\n    return a * b\ndef next_variance(variance, beta):\n    return column(1 - beta, variance) + beta",
-    )
-    assert "q_step has another column" in sentence and "next_variance" not in text()
+    before = text()
+    attempt(shell, "next_variance", "def next_variance(variance, beta):\n    return variance + beta")
+    assert "q_step has another column" in solve(shell, "next_variance", CLASHES)
+    assert text() == before
 
 
-@pytest.mark.parametrize(("name", "value"), [("DDPM_COURSE_SAVE", "0"), ("NBGRADER_EXECUTION", "validate")])
-def test_saving_is_turned_off_by_the_environment(shell, name, value, monkeypatch, capsys):
-    monkeypatch.setenv(name, value)
-    run(shell, textwrap.dedent(CELLS["next_variance"]))
-    run(shell, "next_variance = checks.next_variance(next_variance)")
-    assert checks.next_variance.verdict.solved and not list(Path().iterdir())
+@pytest.mark.parametrize(
+    ("before", "says"), [("x = 1\n", "the course did not make"), (BROKEN, "line 5 raises SyntaxError")]
+)
+def test_a_file_that_is_not_the_courses_or_was_broken_by_hand_is_kept(shell, before, says):
+    Path("my_ddpm.py").write_text(before, encoding="utf-8")
+    assert says in solve(shell, "next_variance")
+    assert text() == before
 
 
-def test_saving_is_turned_off_by_an_argument(shell, capsys):
-    run(shell, textwrap.dedent(CELLS["next_variance"]))
-    run(shell, "next_variance = checks.next_variance(next_variance, save=False)")
-    assert checks.next_variance.verdict.solved and not list(Path().iterdir())
-
-
-def test_somebody_elses_file_is_not_touched(shell, capsys):
-    Path("my_ddpm.py").write_text("x = 1\n")
-    assert "the course did not make" in solve(shell, "next_variance")
-    assert text() == "x = 1\n"
-
-
-def test_a_file_that_was_broken_by_hand_is_kept_and_the_line_is_named(shell, capsys):
-    solve(shell, "equal_t")
-    broken = text() + "def broken(:\n"
-    Path("my_ddpm.py").write_text(broken, encoding="utf-8")
-    sentence = solve(shell, "next_variance")
-    assert f"line {len((broken + '').splitlines())}" in sentence or "line" in sentence
-    assert "SyntaxError" in sentence and text() == broken
+def test_a_file_that_does_not_run_is_no_progress(shell, capsys):
+    Path("my_ddpm.py").write_text(BROKEN, encoding="utf-8")
     assert not checks.progress()
     assert "SyntaxError" in capsys.readouterr().out
 
 
-def test_a_file_that_cannot_be_read_is_a_sentence(shell, capsys):
+def test_a_file_that_cannot_be_read_or_written_is_a_sentence_and_writing_is_atomic(shell, monkeypatch):
     Path("my_ddpm.py").mkdir()
     assert "cannot be read or written" in solve(shell, "next_variance")
-
-
-def test_writing_is_atomic(shell, monkeypatch, capsys):
+    Path("my_ddpm.py").rmdir()
     solve(shell, "equal_t")
     before = text()
 
@@ -352,20 +342,7 @@ def test_writing_is_atomic(shell, monkeypatch, capsys):
 
     monkeypatch.setattr(os, "replace", fails)
     assert "disk full" in solve(shell, "next_variance")
-    assert text() == before and [p.name for p in Path().iterdir()] == ["my_ddpm.py"]
-
-
-def test_the_given_schedule_is_the_packages(shell, capsys):
-    solve(shell, "next_variance")
-    namespace = library.execute(text())
-    betas = linear_schedule(50).beta[1:]
-    ours, theirs = linear_schedule(50), namespace["Schedule"](betas)
-    assert type(ours) is not type(theirs)
-    for name in ("beta", "alpha", "alpha_bar", "snr"):
-        assert torch.equal(getattr(ours, name), getattr(theirs, name))
-    x, t = torch.zeros(3, 1, 2, 2), torch.tensor([0, 7, 50])
-    for a, b in zip(ours.q_coefficients(t, x), theirs.q_coefficients(t, x), strict=True):
-        assert torch.equal(a, b)
+    assert text() == before and [path.name for path in Path().iterdir()] == ["my_ddpm.py"]
 
 
 def test_the_command_line_checks_the_file_again(shell, tmp_path, capsys):

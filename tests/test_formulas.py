@@ -7,16 +7,10 @@ sphinxcontrib-katex, QuickJS with quickjs-ng; neither needs Node or a network.
 import re
 from importlib import metadata
 
+import lessons
 import pytest
 import quickjs
 
-from ddpm_course import editions
-
-NOTEBOOKS = [
-    pytest.param(path, id=f"{edition}-{path.stem}")
-    for edition, folder in (("student", "notebooks"), ("solutions", "notebooks/solutions"))
-    for path in sorted((editions.ROOT / folder).glob("*.ipynb"))
-]
 PARSE = """(tex, display) => {
     try { katex.renderToString(tex, {displayMode: display, throwOnError: true, strict: "error"}); return "" }
     catch (error) { return error.message }
@@ -58,11 +52,10 @@ def complaints(markdown: str, parse) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS)
-def test_every_formula_parses(path, parse):
-    cells = [cell for cell in editions.read(path).cells if cell.cell_type == "markdown"]
-    assert sum(len(formulas(cell.source)) for cell in cells) > 5
-    faults = [f"{cell.id}: {complaint}" for cell in cells for complaint in complaints(cell.source, parse)]
+@lessons.every_edition
+def test_every_formula_parses(lesson, parse):
+    assert sum(len(formulas(cell.source)) for cell in lesson.markdown) > 5
+    faults = [f"{cell.id}: {complaint}" for cell in lesson.markdown for complaint in complaints(cell.source, parse)]
     assert not faults, "\n" + "\n".join(faults)
 
 

@@ -1,4 +1,4 @@
-"""JupyterLab as `make lab` opens it, asked over its own address."""
+"""A learner's copies of the lessons, and JupyterLab as `make lab` opens it, asked over its own address."""
 
 import json
 import os
@@ -13,7 +13,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from ddpm_course import lab
+from ddpm_course import REF, REPOSITORY, lab
+from ddpm_course.classroom.editions import badge
 
 NBGRADER = "formgrader", "courses", "assignments", "nbgrader_version"  # addresses that its extensions serve
 
@@ -24,10 +25,9 @@ def server(folder, *command):
     shutil.rmtree(folder / "runtime", ignore_errors=True)
     own = {"JUPYTER_RUNTIME_DIR": folder / "runtime", "JUPYTER_CONFIG_DIR": folder / "config"}
     options = ["--no-browser", "--allow-root", "--ServerApp.port=0"]
+    arguments = [sys.executable, "-m", *command, *options]
     with open(folder / "log", "w") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", *command, *options], cwd=folder, env={**os.environ, **own}, stdout=log, stderr=log
-        )
+        process = subprocess.Popen(arguments, cwd=folder, env={**os.environ, **own}, stdout=log, stderr=log)
     try:
         for _ in range(600):
             assert process.poll() is None, (folder / "log").read_text()
@@ -86,22 +86,53 @@ def test_settings_of_the_machine_come_second(tmp_path, monkeypatch):
     monkeypatch.setenv("JUPYTER_CONFIG_PATH", "/mine")
     monkeypatch.setattr(sys, "argv", sys.argv)
     started = []
-    monkeypatch.setattr(lab.runpy, "run_module", lambda name, **_: started.append((name, sys.argv)))
+    monkeypatch.setattr(lab.runpy, "run_module", lambda name, **_: started.append((name, sys.argv[-1])))
     notebook = tmp_path / "a b.ipynb"
     notebook.touch()
     assert lab.main([str(notebook), "--no-browser"]) == 0
     assert os.environ["JUPYTER_CONFIG_PATH"] == f"{lab.SETTINGS}{os.pathsep}/mine"
-    ((name, argv),) = started
-    assert name == "jupyterlab" and argv[-1] == "--no-browser"
+    assert started == [("jupyterlab", "--no-browser")]
 
 
-def test_a_notebook_that_is_not_there_is_a_sentence(capsys):
+def test_what_cannot_be_opened_is_a_sentence(tmp_path, monkeypatch, capsys):
     assert lab.main(["work/none.ipynb"]) == lab.main([]) == 1
-    assert "There is no notebook 'work/none.ipynb' here" in capsys.readouterr().out
-
-
-def test_without_jupyterlab_it_says_what_to_install(tmp_path, monkeypatch, capsys):
+    assert (
+        "There is no notebook 'work/none.ipynb' here; `python -m ddpm_course.lab copy work`" in capsys.readouterr().out
+    )
     (tmp_path / "a.ipynb").touch()
     monkeypatch.setattr(lab, "find_spec", lambda name: None)
     assert lab.main([str(tmp_path / "a.ipynb")]) == 1
     assert "JupyterLab is not installed: python -m pip install -r requirements.txt" in capsys.readouterr().out
+
+
+# ---- copies ---------------------------------------------------------------------------------------------------------
+
+
+def test_copy_never_touches_what_is_there_and_links_solutions_that_open_offline(tmp_path, capsys):
+    names = ["00_a.ipynb", "01_b.ipynb"]
+    (tmp_path / "notebooks" / "solutions").mkdir(parents=True)
+    for name in names:
+        text = f"[solution]({lab.page(f'notebooks/solutions/{name}')}) {badge(name.removesuffix('.ipynb'))}"
+        (tmp_path / "notebooks" / name).write_text(text)
+        (tmp_path / "notebooks" / "solutions" / name).touch()
+    work = tmp_path / "work"
+    work.mkdir()
+    (work / "00_a.ipynb").write_text("my answers")
+    for count in (1, 0):
+        assert lab.main(["copy", str(work)], tmp_path) == 0
+        assert f"lessons copied now: {count}; those that were there are as you left them" in capsys.readouterr().out
+    assert (work / "00_a.ipynb").read_text() == "my answers" and sorted(path.name for path in work.iterdir()) == names
+    copied = (work / "01_b.ipynb").read_text()
+    assert copied == f"[solution](../notebooks/solutions/01_b.ipynb) {badge('01_b')}"  # which leads to Colab
+    elsewhere = tmp_path.with_name(f"{tmp_path.name}-elsewhere")
+    assert [path.name for path in lab.copy(elsewhere, tmp_path)] == names
+    assert lab.page("notebooks/solutions/01_b.ipynb") in (elsewhere / "01_b.ipynb").read_text()
+
+
+def test_copy_without_notebooks_says_where_they_are(tmp_path, capsys):
+    assert lab.main(["copy", str(tmp_path / "work")], tmp_path) == 1
+    assert f"github.com/{REPOSITORY}/blob/{REF}/notebooks\n" in capsys.readouterr().err
+    assert not (tmp_path / "work").exists()
+    with pytest.raises(SystemExit):
+        lab.main(["copy"])
+    assert "python -m ddpm_course.lab copy" in capsys.readouterr().err

@@ -1,31 +1,12 @@
 """What lesson 01 prints, held against truths from elsewhere: sums on paper, scipy, Bayes' rule on a grid."""
 
-import re
-
 import numpy as np
 import pytest
 from scipy import stats
 
-from ddpm_course import editions
-
 WEIGHTS, MEANS, STDS = np.array([0.4, 0.6]), np.array([-0.6, 0.5]), np.array([0.08, 0.12])  # the lesson's two peaks
 BETA = np.linspace(1e-4, 0.02, 1000)
 ALPHA_BAR = np.concatenate([[1.0], np.cumprod(1 - BETA)])
-
-
-@pytest.fixture(scope="module")
-def lesson():
-    """Numbers that a cell of the lesson printed, line by line."""
-    notebook = editions.read(editions.ROOT / "notebooks" / "solutions" / "01_forward_process.ipynb")
-    cells = {cell.id: cell for cell in notebook.cells}
-    if not cells["imports"].execution_count:
-        pytest.skip("the lesson has not been run: make notebooks LESSONS=01")
-
-    def numbers(cell: str) -> list[list[float]]:
-        text = "".join(output.get("text", "") for output in cells[cell].outputs)
-        return [[float(n) for n in re.findall(r"(?<![\w.])[-+]?\d+(?:\.\d+)?", line)] for line in text.splitlines()]
-
-    return numbers
 
 
 def noised(alpha_bar: float):
@@ -38,7 +19,7 @@ def noised(alpha_bar: float):
 
 
 def test_one_pixel(lesson):
-    (mean, std), (larger,) = lesson("one-pixel")
+    (mean, std), (larger,) = lesson.numbers("one-pixel")
     assert (mean, std) == pytest.approx((0.98**0.5 * 0.8, 0.02**0.5), abs=1e-3)
     assert larger == pytest.approx(100 * stats.norm.sf(0.8, 0.98**0.5 * 0.8, 0.02**0.5), abs=1)
 
@@ -53,10 +34,10 @@ def test_the_variances_of_four_rules(lesson):
         ends.append(shrunk[0] + (b**2 * shrunk[1:]).sum())
     assert ends == pytest.approx([1, 11.05, 0.505, 0.019], rel=1e-3)
 
-    paper, no_shrinking, one_minus_beta, by_beta = lesson("rules-on-paper")[1:]
+    paper, no_shrinking, one_minus_beta, by_beta = lesson.numbers("rules-on-paper")[1:]
     on_paper = [paper[-2], no_shrinking[-1], one_minus_beta[-2], by_beta[-2]]  # no shrinking has no fixed point
     assert on_paper == pytest.approx(ends, abs=6e-4)
-    measured = [line[-1] for line in lesson("four-rules-numbers")]
+    measured = [line[-1] for line in lesson.numbers("four-rules-numbers")]
     assert measured == pytest.approx(ends, rel=0.06, abs=0.006)  # 5,000 draws: 2 % is one standard error
 
 
@@ -66,7 +47,7 @@ def test_the_joint_density_is_one_gaussian(lesson):
     low, high = np.minimum.outer(range(3), range(3)), np.maximum.outer(range(3), range(3))
     covariance = np.sqrt(alpha_bar[high] / alpha_bar[low]) * (1 - alpha_bar[low])
     truth = stats.multivariate_normal.logpdf([0.5, 0.9, -0.3], 0.8 * np.sqrt(alpha_bar), covariance)
-    assert lesson("joint-check") == [pytest.approx([truth, truth], abs=2e-4)]
+    assert lesson.numbers("joint-check") == [pytest.approx([truth, truth], abs=2e-4)]
 
 
 def test_where_two_peaks_become_one(lesson):
@@ -76,7 +57,7 @@ def test_where_two_peaks_become_one(lesson):
         rises = np.diff(noised(alpha_bar)[0](grid)) > 0
         peaks.append((rises[:-1] & ~rises[1:]).sum())
     last = max(t for t, n in enumerate(peaks) if n == 2)
-    assert lesson("count-peaks")[0][0] == pytest.approx(last, abs=1)
+    assert lesson.numbers("count-peaks")[0][0] == pytest.approx(last, abs=1)
 
 
 def test_how_far_the_way_back_is_from_a_gaussian(lesson):
@@ -84,7 +65,7 @@ def test_how_far_the_way_back_is_from_a_gaussian(lesson):
     x_s, x_t = np.linspace(-4, 4, 1601), np.linspace(-4, 4, 401)
     dx = x_s[1] - x_s[0]
     prior = noised(ALPHA_BAR[50])[0](x_s)
-    rows = lesson("back-distance")[1:]
+    rows = lesson.numbers("back-distance")[1:]
     for t, (beta, printed) in zip((51, 60, 80, 150, 300, 1000), rows, strict=True):
         alpha = ALPHA_BAR[t] / ALPHA_BAR[50]
         assert beta == pytest.approx(1 - alpha, abs=1e-4)
@@ -101,7 +82,7 @@ def test_how_far_the_way_back_is_from_a_gaussian(lesson):
 
 def test_what_giant_steps_generate(lesson):
     """One step makes a Gaussian with the data's mean and variance; the data itself has next to nothing in the gap."""
-    one, ten, many, data = (line[-1] for line in lesson("undo-numbers"))
+    one, ten, many, data = (line[-1] for line in lesson.numbers("undo-numbers"))
     mean = (WEIGHTS * MEANS).sum()
     std = np.sqrt((WEIGHTS * (STDS**2 + (MEANS - mean) ** 2)).sum())
     assert one == pytest.approx(100 * np.diff(stats.norm.cdf([-0.35, 0.1], mean, std)).item(), abs=3)  # 3,000 draws

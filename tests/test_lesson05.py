@@ -1,12 +1,8 @@
 """The numbers that lesson 05 states, against truths that the lesson does not compute with."""
 
-import contextlib
-import io
 import math
 from fractions import Fraction
-from pathlib import Path
 
-import nbformat
 import numpy as np
 import pytest
 import scipy.integrate
@@ -14,48 +10,33 @@ import scipy.optimize
 import scipy.stats
 import torch
 
-from ddpm_course import diffusion, losses, plots, samplers, toy
+from ddpm_course import bound, diffusion, losses, samplers, toy
 from ddpm_course.data import load_images, to_unit_range
 from ddpm_course.schedules import Schedule, linear_schedule
 
-LESSON = Path(__file__).parent.parent / "notebooks" / "solutions" / "05_loss.ipynb"
-CELLS = {cell.id: cell for cell in nbformat.read(LESSON, as_version=4).cells}
 PEAKS = [(0.4, -0.6, 0.08), (0.6, 0.5, 0.12)]  # weight, mean, standard deviation of toy.bimodal
 
 
-def run(*ids: str, **given) -> dict:
-    """What these cells of the lesson leave behind; `given` overrides what they import."""
-    namespace = {}
-    exec(CELLS["imports"].source, namespace)
-    namespace |= given
-    with contextlib.redirect_stdout(io.StringIO()) as out:
-        for name in ids:
-            exec(CELLS[name].source, namespace)
-    return {**namespace, "printed": out.getvalue()}
-
-
 @pytest.fixture(scope="module")
-def line() -> dict:
+def line(lesson) -> dict:
     """The lesson's one-dimensional world, with all solved exercises that it leans on."""
     exercises = ("ex-5-1", "ex-5-2", "ex-5-3", "ex-5-4", "ex-5-5", "ex-5-6")
-    return run("divergence", "reverse", "bound", "jensen", "bound-table", "backwards", *exercises, "by-terms")
+    return lesson.run("divergence", "reverse", "bound", "jensen", "bound-table", "backwards", *exercises, "by-terms")
 
 
 def density(x):
     return sum(w * scipy.stats.norm.pdf(x, m, s) for w, m, s in PEAKS)
 
 
-def integral(f, low=-1.6, high=1.6) -> float:
-    return scipy.integrate.quad(f, low, high, points=[-0.6, 0.5], limit=400, epsabs=1e-10)[0]
-
-
 # ---- the bound
 
 
-def test_the_entropy_of_the_data():
-    entropy = integral(lambda x: -density(x) * math.log(density(x)))
+def test_the_entropy_of_the_data(line):
+    entropy, _ = scipy.integrate.quad(
+        lambda x: -density(x) * math.log(density(x)), -1.6, 1.6, points=[-0.6, 0.5], limit=400, epsabs=1e-10
+    )
     assert entropy == pytest.approx(-0.190, abs=5e-4)
-    assert "difference -0.190" in run("divergence")["printed"]
+    assert "difference -0.190" in line["printed"]
 
 
 def test_the_lessons_likelihood_is_the_samplers(line):
@@ -78,8 +59,8 @@ def test_the_bound_lies_above_the_likelihood_and_shrinks_with_a_better_denoiser(
     bounds = []
     for net in line["denoisers"].values():
         cost = line["average"](-line["model_density"](net).log())
-        for bound in (line["bound_by_paths"], line["bound_by_terms"]):
-            values = bound(net, x0, g)
+        for by in ("bound_by_paths", "bound_by_terms"):
+            values = line[by](net, x0, g)
             L, error = values.mean().item(), values.std().item() / math.sqrt(len(values))
             assert entropy < cost < L + 3 * error
             bounds.append(L)
@@ -90,39 +71,31 @@ def test_the_bound_lies_above_the_likelihood_and_shrinks_with_a_better_denoiser(
     assert exact - entropy < 0.26 and single - entropy > 0.9
 
 
-def test_the_gap_of_the_exact_denoiser_shrinks_with_smaller_steps():
+def test_the_gap_of_the_exact_denoiser_shrinks_with_smaller_steps(lesson):
     """Jensen's gap, at 25, 50 and 100 steps: steps of the true way back become Gaussian."""
     gaps = []
     for T in (25, 50, 100):
-        cells = {}
-        exec(CELLS["imports"].source, cells)
-        with contextlib.redirect_stdout(io.StringIO()):
-            exec(CELLS["divergence"].source, cells)
-            exec(CELLS["reverse"].source.replace("linear_schedule(100)", f"linear_schedule({T})"), cells)
-            exec(CELLS["bound"].source, cells)
-        x0 = cells["mixture"].sample(4000, generator=torch.Generator().manual_seed(1))
-        L = cells["bound_by_paths"](cells["exact"], x0, torch.Generator().manual_seed(2)).mean().item()
-        gaps.append(L - cells["average"](-cells["model_density"](cells["exact"]).log()))
+        line = lesson.run("divergence", "reverse", "bound", linear_schedule=lambda _, T=T: linear_schedule(T))
+        x0 = line["mixture"].sample(4000, generator=torch.Generator().manual_seed(1))
+        L = line["bound_by_paths"](line["exact"], x0, torch.Generator().manual_seed(2)).mean().item()
+        gaps.append(L - line["average"](-line["model_density"](line["exact"]).log()))
     assert gaps[0] > gaps[1] + 0.05 > gaps[2] + 0.1 > 0.1
 
 
 def test_the_chain_read_backwards_is_the_chain(line):
-    forwards, backwards = line["forwards"], line["backwards"]
-    assert forwards == pytest.approx(backwards, abs=1e-8)
+    assert line["forwards"] == pytest.approx(line["backwards"], abs=1e-8)
 
 
 def test_a_term_of_the_lesson_is_the_packages(line):
-    """L_{t-1} in nats against losses.variational_term, which is in bits, at the same noise."""
-    model = diffusion.GaussianDiffusion(line["schedule"], variance="large")
-    x0 = line["x0"][:50]
+    """L_{t-1} in nats against bound.variational_term, which is in bits, at the same noise."""
+    model, x0 = diffusion.GaussianDiffusion(line["schedule"], variance="large"), line["x0"][:50]
     noise = torch.randn(x0.shape, generator=torch.Generator().manual_seed(3), dtype=x0.dtype)
     for t in (2, 17, 100):
         xt = diffusion.q_sample(line["schedule"], x0, t, noise)
         mean, std = line["reverse"](line["exact"], xt, t)
-        nats = line["gaussian_kl"](
-            *line["posterior"](line["schedule"], x0, xt, t), mean, std**2 * torch.ones_like(mean)
-        )
-        bits = losses.variational_term(line["exact"], model, x0, t, noise=noise, clip=False)
+        posterior = line["posterior"](line["schedule"], x0, xt, t)
+        nats = line["gaussian_kl"](*posterior, mean, std**2 * torch.ones_like(mean))
+        bits = bound.variational_term(line["exact"], model, x0, t, noise=noise, clip=False)
         assert (nats[:, 0] / math.log(2) - bits).abs().max() < 1e-6
 
 
@@ -155,10 +128,10 @@ def test_the_posterior_is_bayes_rule(line, t):
     assert moment(lambda x: (x - m) ** 2) / total == pytest.approx(v, rel=1e-6)
 
 
-def test_the_weight_is_half_the_fall_of_the_signal_to_noise_ratio():
+def test_the_weight_is_half_the_fall_of_the_signal_to_noise_ratio(line):
     """For the small variance it is (SNR(t-1)/SNR(t) - 1)/2, here in exact fractions of the paper's betas."""
-    weight = run("ex-5-4")["loss_weight"]
-    betas = [Fraction(1, 10_000) + (Fraction(2, 100) - Fraction(1, 10_000)) * k / 999 for k in range(60)]
+    weight = line["loss_weight"]
+    betas = [Fraction(1, 10_000) + Fraction(199, 10_000) * k / 999 for k in range(60)]
     schedule, bars = Schedule(torch.tensor([float(b) for b in betas], dtype=torch.float64)), [Fraction(1)]
     for beta in betas:
         bars.append(bars[-1] * (1 - beta))
@@ -198,24 +171,21 @@ def test_which_guess_each_loss_wants(line, xt, t):
     eps = np.linspace(-6, 6, 24_001)
     p = density((xt - math.sqrt(1 - ab) * eps) / math.sqrt(ab)) * scipy.stats.norm.pdf(eps)
     p /= p.sum()
-    distances = {
-        "l2": lambda d: d**2,
-        "l1": np.abs,
-        "huber": lambda d: np.where(np.abs(d) < 1, d**2 / 2, np.abs(d) - 0.5),
-    }
-    best = {
-        kind: scipy.optimize.minimize_scalar(lambda g, f=f: p @ f(eps - g), bounds=(-2, 2), method="bounded").x
-        for kind, f in distances.items()
-    }
+
+    def best(loss):
+        return scipy.optimize.minimize_scalar(lambda g: p @ loss(eps - g), bounds=(-2, 2), method="bounded").x
+
     oracle = toy.bimodal(torch.float64).predict_noise(line["schedule"], torch.tensor([[xt]]).double(), t).item()
-    assert best["l2"] == pytest.approx(oracle, abs=1e-4)
-    assert best["l1"] == pytest.approx(eps[(p.cumsum() >= 0.5).argmax()], abs=2e-3)
-    assert abs(best["l1"] - oracle) > 0.2
-    assert min(best["l1"], oracle) <= best["huber"] <= max(best["l1"], oracle)
+    assert best(np.square) == pytest.approx(oracle, abs=1e-4)
+    median = best(np.abs)
+    assert median == pytest.approx(eps[(p.cumsum() >= 0.5).argmax()], abs=2e-3)
+    assert abs(median - oracle) > 0.2
+    huber = best(lambda d: np.where(np.abs(d) < 1, d**2 / 2, np.abs(d) - 0.5))
+    assert min(median, oracle) <= huber <= max(median, oracle)
 
 
-def test_a_sampler_with_the_median_neglects_the_smaller_peak():
-    drawn = run("divergence", "reverse", "backwards", "ex-5-5", "kinds", "sampled")["drawn"]
+def test_a_sampler_with_the_median_neglects_the_smaller_peak(lesson):
+    drawn = lesson.run("divergence", "reverse", "backwards", "ex-5-5", "kinds", "sampled")["drawn"]
     left = [float((x < 0).double().mean()) for x in drawn.values()]
     assert left[0] == pytest.approx(0.40, abs=0.025)  # 4,000 draws: a standard error of 0.008
     assert left[1] < 0.38
@@ -224,53 +194,32 @@ def test_a_sampler_with_the_median_neglects_the_smaller_peak():
 # ---- training, and the two oracles
 
 
-def test_a_small_network_comes_close_to_the_oracle_over_the_middle_of_t():
+def test_a_small_network_comes_close_to_the_oracle_over_the_middle_of_t(lesson):
     """The lesson's own training, 2,500 steps: the average excess is below 0.003, over a floor of 0.034."""
-    trained = run(
-        "ex-5-5", "ex-5-7", "ex-5-8", "denoiser", "train-mixture", "floor", "floor-numbers",
-        fast_mode=lambda: False, schedule=linear_schedule(100),
-    )  # fmt: skip
+    training = ("ex-5-5", "ex-5-7", "ex-5-8", "denoiser", "train-mixture", "floor", "floor-numbers")
+    trained = lesson.run(*training, fast_mode=lambda: False, schedule=linear_schedule(100))
     floor, excess, middle = trained["floor"], trained["excess"], trained["middle"]
     assert floor[middle].mean().item() == pytest.approx(0.034, abs=0.002)
     assert excess[middle].mean() < 0.003 and excess[middle].max() < 0.008
     assert excess[:10].mean() > 10 * excess[middle].mean()  # the hard part is where the noise is small
 
 
-def test_the_floor_is_the_posterior_variance_of_the_noise():
-    """E Var(noise | x_t) = alpha_bar / (1 - alpha_bar) E Var(x_0 | x_t), with Bayes' rule on a grid."""
-    schedule, g = linear_schedule(100), torch.Generator().manual_seed(0)
-    mixture = toy.bimodal(torch.float64)
-    x0 = torch.linspace(-1.4, 1.4, 1401, dtype=torch.float64)
-    prior = torch.from_numpy(density(x0.numpy()))
-    for t in (5, 30, 60):
-        ab = schedule.alpha_bar[t]
-        start, noise = mixture.sample(3000, generator=g), torch.randn(3000, 1, generator=g, dtype=torch.float64)
-        xt = diffusion.q_sample(schedule, start, t, noise)
-        p = prior * torch.exp(-((xt - ab.sqrt() * x0) ** 2) / (2 * (1 - ab)))  # (3000, 1401)
-        p = p / p.sum(1, keepdim=True)
-        variance = (p * x0**2).sum(1) - (p * x0).sum(1) ** 2
-        floor = ((noise - mixture.predict_noise(schedule, xt, t)) ** 2).mean()
-        assert (variance.mean() * ab / (1 - ab)).item() == pytest.approx(floor.item(), rel=0.12)
-
-
 def test_the_exact_minimiser_reproduces_training_images():
     """And its loss is lower than any network's on those images, higher on others."""
-    images, _ = load_images("bundled", limit=120)
-    memory, other = to_unit_range(images[:100]), to_unit_range(images[100:])
+    images = to_unit_range(load_images("bundled", limit=120)[0])
+    memory, other = images.split([100, 20])
     paper = diffusion.GaussianDiffusion(linear_schedule(1000))
-    points = toy.Mixture(torch.full((100,), 0.01), memory, torch.zeros(100))
-    net = toy.oracle(points, paper)
-    g = torch.Generator().manual_seed(0)
-    made = samplers.sample(samplers.ddim_steps(net, paper, (6, 1, 28, 28), 15, generator=g), progress=False)
+    net = toy.oracle(toy.Mixture(torch.full((100,), 0.01), memory, torch.zeros(100)), paper)
+    steps = samplers.ddim_steps(net, paper, (6, 1, 28, 28), 15, generator=torch.Generator().manual_seed(0))
+    made = samplers.sample(steps, progress=False)
     distance = torch.cdist(made.flatten(1), memory.flatten(1)) / 28
     assert distance.min(1).values.max() < 2e-3
     assert torch.pdist(memory.flatten(1)).mean() / 28 > 0.5
-    loss = {}
-    for name, x0 in (("own", memory[:20]), ("other", other)):
-        noise = torch.randn(x0.shape, generator=torch.Generator().manual_seed(1))
-        t = torch.full((20,), 50)
-        loss[name] = losses.diffusion_loss(net, paper, x0, t=t, noise=noise).mean().item()
-    assert loss["own"] < 1e-6 and loss["other"] > 1
+
+    noise = torch.randn(20, 1, 28, 28, generator=torch.Generator().manual_seed(1))
+    t = torch.full((20,), 50)
+    own, others = (losses.diffusion_loss(net, paper, x0, t=t, noise=noise).mean() for x0 in (memory[:20], other))
+    assert own < 1e-6 and others > 1
 
 
 # ---- three targets
@@ -287,10 +236,3 @@ def test_the_error_of_v_is_the_sum_of_the_other_two():
     both = ((x0 - x0_guess) ** 2).sum(1) + ((noise - guess) ** 2).sum(1)
     assert (error / both - 1).abs().max() < 1e-9
     assert (error * schedule.alpha_bar[t] / ((noise - guess) ** 2).sum(1) - 1).abs().max() < 1e-9
-
-
-def test_the_figures_of_the_lesson_draw():
-    x = torch.linspace(-3, 3, 61)
-    figure = plots.best_guesses(x, torch.exp(-(x**2)), x, {"l2": x**2, "huber": x.abs(), "l1": x.abs()})
-    assert len(figure.axes) == 2
-    assert plots.bits_against_std([0.001, 0.01], [4.0, 2.0], {"√β₁": 0.01}).axes[0].get_xscale() == "log"

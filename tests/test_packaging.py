@@ -14,12 +14,14 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 
-from ddpm_course import __version__
-from ddpm_course.editions import ROOT, badge, lessons
+from ddpm_course import __version__, editions, kernels
+from ddpm_course.classroom.editions import ROOT, badge, lessons
+from ddpm_course.classroom.kernels import PatientKernelManager
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+LEARNER = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
 IMPORTED_AS = {"pillow": "PIL", "ipython": "IPython"}
-TOOLS = {"nbgrader", "nbclient", "jupyter_client", "nbformat"}  # to build the editions; imported where they are used
+TOOLS = {"nbgrader", "nbclient", "jupyter_client", "nbformat"}  # the classroom's, imported where they are used
 needs_make = pytest.mark.skipif(os.name == "nt" or not shutil.which("make"), reason="make is not here")
 
 
@@ -40,76 +42,89 @@ def capture(*command, **options):
 
 
 def test_a_learner_installs_the_run_time_list_with_jupyterlab_and_nbval():
-    lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
-    learner, runtime = ranges(lines), ranges(PROJECT["dependencies"])
+    learner, runtime = ranges(LEARNER), ranges(PROJECT["dependencies"])
     assert {name: learner.get(name) for name in runtime} == runtime
     assert learner.keys() - runtime.keys() == {"jupyterlab", "nbval"}
-    assert lines[-1] == "-e ."  # and the course itself
+    assert LEARNER[-1] == "-e ."  # and the course itself
+    python, pip, listed = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))["dependencies"]
+    assert (python, pip) == (f"python{PROJECT['requires-python']}", "pip")  # conda takes the same
+    assert listed == {"pip": ["-r requirements.txt"]}
 
 
 def test_ranges_agree_between_the_lists():
-    learner = ranges((ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines())
     extras = {name: ranges(lines) for name, lines in PROJECT["optional-dependencies"].items()}
-    lists = [learner, *extras.values()]
-    for one in lists:
-        for other in lists:
-            assert {name: one[name] for name in one.keys() & other.keys()} == {
-                n: other[n] for n in one.keys() & other.keys()
-            }
-    for name in ("nbgrader", "diffusers"):
-        assert name in extras["test"] and name not in learner
-
-
-def test_conda_takes_the_same_python_and_the_same_list():
-    python, pip, listed = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))["dependencies"]
-    assert (python, pip) == (f"python{PROJECT['requires-python']}", "pip")
-    assert listed == {"pip": ["-r requirements.txt"]}
+    agreed: dict[str, str] = {}
+    for listed in (ranges(LEARNER), *extras.values()):
+        for name, versions in listed.items():
+            assert agreed.setdefault(name, versions) == versions, name
+    assert {"nbgrader", "diffusers"} <= extras["test"].keys() - ranges(LEARNER).keys()
 
 
 def test_every_import_of_the_package_is_declared():
     declared = {IMPORTED_AS.get(name, name) for name in ranges(PROJECT["dependencies"])}
+    declared |= set(sys.stdlib_module_names) | {"ddpm_course", "my_ddpm"}
     for path in (ROOT / "ddpm_course").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             if isinstance(node, ast.ImportFrom) and node.level == 0:
                 names = [node.module]
-            others = {name.split(".")[0] for name in names} - set(sys.stdlib_module_names) - {"ddpm_course", "my_ddpm"}
-            allowed = declared | TOOLS if path.name in ("editions.py", "kernels.py") else declared
-            assert others <= allowed, f"{path.name}, line {node.lineno}: {others - allowed}"
+            allowed = declared | TOOLS if "classroom" in path.parts else declared
+            others = {name.split(".")[0] for name in names} - allowed
+            assert not others, f"{path.name}, line {node.lineno}: {others}"
 
 
-def test_importing_the_package_alone_is_quick():
+@pytest.mark.parametrize("module", ["ddpm_course", "ddpm_course.lab", "ddpm_course.classroom.__main__"])
+def test_importing_the_package_alone_is_quick(module):
     heavy = "torch", "datasets", "matplotlib", "nbgrader", "nbformat"
-    for module in ("ddpm_course", "ddpm_course.editions"):
-        script = f"import {module}, sys; print([m for m in {heavy} if m in sys.modules])"
-        assert capture(sys.executable, "-c", script).stdout.strip() == "[]", module
+    script = f"import {module}, sys; print([m for m in {heavy} if m in sys.modules])"
+    assert capture(sys.executable, "-c", script).stdout.strip() == "[]"
 
 
-# ---- the wheel ----------------------------------------------------------------------------------------------------
+# ---- the wheel, and commands of before ------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("wheel")
-    done = capture(sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", folder, cwd=ROOT)
+def test_the_wheel_holds_package_and_assets_and_no_classroom(tmp_path):
+    done = capture(sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", tmp_path, cwd=ROOT)
     assert done.returncode == 0, done.stdout + done.stderr
-    return next(folder.glob("*.whl"))
-
-
-def test_the_wheel_contains_the_package_and_the_assets(wheel):
+    [wheel] = tmp_path.glob("*.whl")
     assert wheel.name.startswith(f"ddpm_course-{__version__}-py3")
-    files = {path for path in [*(ROOT / "ddpm_course").rglob("*"), *(ROOT / "assets").rglob("*")] if path.is_file()}
+    files = [path for top in ("ddpm_course", "assets") for path in (ROOT / top).rglob("*") if path.is_file()]
     wanted = {path.relative_to(ROOT).as_posix() for path in files if "__pycache__" not in path.parts}
     wanted = {f"ddpm_course/{path}" if path.startswith("assets") else path for path in wanted}
+    for_the_clone = ("ddpm_course/classroom/", "ddpm_course/editions.py", "ddpm_course/kernels.py")
     with zipfile.ZipFile(wheel) as archive:
         held = {name for name in archive.namelist() if ".dist-info/" not in name}
-    assert held == wanted
-    assert any(name.startswith("ddpm_course/assets/") for name in held)
+    assert held == {path for path in wanted if not path.startswith(for_the_clone)}
+    assert {"ddpm_course/lab.py", "ddpm_course/assets/classifier.safetensors"} <= held
 
 
 def test_an_editable_install_reads_the_clone():
     script = "import ddpm_course; print(ddpm_course.__file__)"
     assert Path(capture(sys.executable, "-c", script, cwd=ROOT.parent).stdout.strip()).parent == ROOT / "ddpm_course"
+
+
+OLD = {  # a command of before: where it is now, how it ends, and what shows that it does the work
+    "copy {out}": ("lab", 0, f"lessons copied now: {len(lessons())}"),
+    "build 99": ("classroom", 1, "build: there is no lesson '99'"),
+    "verify": ("classroom", 0, "both editions: nothing wrong"),
+    "release {out} --lessons 01 --nbgrader": ("classroom", 0, "an nbgrader course"),
+    "report {out}": ("classroom", 1, "report: there is no folder"),
+    "publish octo": ("classroom", 1, "publish: 'octo' is not of the form OWNER/NAME"),
+}
+
+
+@pytest.mark.parametrize("command", OLD)
+def test_a_command_of_before_names_the_new_one_and_does_the_work(tmp_path, capsys, command):
+    module, code, result = OLD[command]
+    arguments = command.format(out=tmp_path / "out").split()
+    assert editions.main(arguments) == code
+    told = capsys.readouterr()
+    assert told.err.splitlines()[0] == f"This command is now: python -m ddpm_course.{module} {' '.join(arguments)}"
+    assert result in (told.err.splitlines()[1] if code else told.out) and told.err.count("\n") == 1 + code
+
+
+def test_a_grading_folder_of_before_finds_its_kernel_manager():
+    assert kernels.PatientKernelManager is PatientKernelManager
 
 
 # ---- make ---------------------------------------------------------------------------------------------------------
@@ -146,7 +161,7 @@ def test_make_lab_sets_up_once_copies_and_opens(fresh):
     opened = "-m ddpm_course.lab work/00_start_here.ipynb --no-browser"
     done, calls = make("lab", "LAB_ARGS=--no-browser")
     assert done.returncode == 0, done.stderr
-    copied = "-m ddpm_course.editions copy work"
+    copied = "-m ddpm_course.lab copy work"
     assert calls == ["-m venv .venv", "-m pip install -r requirements.txt", copied, opened]
     assert make("lab", "LAB_ARGS=--no-browser")[1] == [copied, opened]
     os.utime(clone / "requirements.txt", (2e9, 2e9))
@@ -160,7 +175,7 @@ def test_make_test_sets_up_once_and_serves_lab_too(fresh):
     pytest_runs = "-m pytest -n auto --maxprocesses 4 --dist worksteal"
     assert make("test")[1] == ["-m venv .venv", install, pytest_runs]
     assert make("test", "TEST_ARGS=-x")[1] == [f"{pytest_runs} -x"]
-    assert make("notebooks", "LESSONS=00 02")[1] == ["-m ddpm_course.editions build 00 02"]
+    assert make("notebooks", "LESSONS=00 02")[1] == ["-m ddpm_course.classroom build 00 02"]
     assert not any("pip" in call for call in make("lab")[1])
 
 
@@ -173,57 +188,55 @@ def test_make_says_which_python_it_needs(fresh):
     assert "make lab PYTHON=" in done.stdout and not (clone / ".venv").exists()
 
 
-@needs_make
-@pytest.mark.parametrize(("tests", "browser"), [(0, 0), (3, 0), (0, 3)])
-def test_ci_runs_the_tests_and_the_browser_whatever_the_first_says(tmp_path, tests, browser):
-    """Called from elsewhere, without a terminal; both parts run, and a failure of either is passed on."""
-    run = in_ci(tmp_path, tools=["chromium"], tests=tests, browser=browser)
-    assert "tests ran in clone" in run.stdout and "browser ran: 00 03, fast 1, CI true" in run.stdout
-    assert "apt-get" not in run.stdout and (run.returncode == 0) == (tests == browser == 0)
-    assert (
-        f"make test: {'FAILED' if tests else 'passed'}; in the browser: {'FAILED' if browser else 'passed'}"
-        in run.stdout
-    )
-    assert os.access(ROOT / ".ci" / "run", os.X_OK)
+# ---- .ci/run ------------------------------------------------------------------------------------------------------
+
+PARTS = [
+    "tests ran in clone, as it is: ",
+    "tests ran in clone, as default: tests/test_checks_*.py",
+    "browser ran: 00 03, 1, true",
+]
+INSTALL = ["apt-get: -q update, noninteractive"]
+INSTALL += ["apt-get: -q install -y --no-install-recommends chromium, noninteractive"]
+CI = {  # tools on the path, how the three parts end, what is printed; all parts run, whatever becomes of those before
+    "all well": (["chromium"], (0, 0, 0), PARTS),
+    "tests fail": (["chromium"], (3, 0, 0), [*PARTS, "make test: FAILED"]),
+    "on an old processor": (["chromium"], (0, 3, 0), [*PARTS, "the checks on an old processor: FAILED"]),
+    "in the browser": (["chromium"], (0, 0, 3), [*PARTS, "in the browser: FAILED"]),
+    "Chromium is installed": (["apt-get"], (0, 0, 0), [*INSTALL, *PARTS]),
+    "no browser": ([], (0, 0, 1), [*PARTS[:2], "NOT RUN"]),
+}
 
 
 @needs_make
-@pytest.mark.skipif(os.name == "nt" or getattr(os, "geteuid", lambda: 1)() != 0, reason="installs as root")
-def test_ci_installs_chromium_where_it_is_missing(tmp_path):
-    run = in_ci(tmp_path, tools=["apt-get"])
-    assert [line.split(": ")[1] for line in run.stdout.splitlines() if line.startswith("apt-get")] == [
-        "-q update, noninteractive",
-        "-q install -y --no-install-recommends chromium, noninteractive",
-    ]
-    assert "browser ran" in run.stdout and run.returncode == 0
-
-
-@needs_make
-@pytest.mark.skipif(os.name == "nt", reason="links to tools")
-def test_ci_fails_without_a_browser(tmp_path):
-    run = in_ci(tmp_path, tools=[])
-    assert "tests ran in clone" in run.stdout and "NOT RUN" in run.stdout and run.returncode != 0
-
-
-def in_ci(tmp_path, tools: list[str], tests: int = 0, browser: int = 0) -> subprocess.CompletedProcess:
-    """.ci/run beside a Makefile that says what was asked of it, with these of apt-get and chromium on the path."""
+@pytest.mark.parametrize("case", CI)
+def test_ci_runs_every_part_and_passes_a_failure_on(tmp_path, case):
+    """Called from elsewhere, without a terminal, beside a Makefile that says what was asked of it."""
+    tools, ends, printed = CI[case]
+    if "apt-get" in tools and os.geteuid() != 0:
+        pytest.skip("installs as root")
     shutil.copytree(ROOT / ".ci", tmp_path / "clone" / ".ci")
-    ran = '"browser ran: $(LESSONS), fast $$DDPM_COURSE_FAST, CI $$CI"'
-    make = f"test:\n\t@echo tests ran in $(notdir $(CURDIR)); exit {tests}\n"
-    (tmp_path / "clone" / "Makefile").write_text(f"{make}test-browser:\n\t@echo {ran}; exit {browser}\n")
-    bin = tmp_path / "bin"
-    bin.mkdir()
+    assert os.access(ROOT / ".ci" / "run", os.X_OK)
+    tests = "@echo tests ran in $(notdir $(CURDIR)), as $${ATEN_CPU_CAPABILITY:-it is}: '$(TEST_ARGS)'"
+    browser = "@echo browser ran: $(LESSONS), $$DDPM_COURSE_FAST, $$CI"
+    recipes = (
+        f"test:\n\t{tests}; exit $(if $(TEST_ARGS),{ends[1]},{ends[0]})\ntest-browser:\n\t{browser}; exit {ends[2]}\n"
+    )
+    (tmp_path / "clone" / "Makefile").write_text(recipes)
+    folder = tmp_path / "bin"
+    folder.mkdir()
     for name in ("bash", "sh", "dirname", "make", "timeout", "id", "env", "cp", "chmod"):
         if found := shutil.which(name):
-            (bin / name).symlink_to(found)
+            (folder / name).symlink_to(found)
+    installs = f'[ $2 != install ] || {{ cp "$0" {folder}/chromium; }}'
     for name in tools:
-        (bin / name).write_text(
-            f'#!/bin/sh\necho "{name}: $*, $DEBIAN_FRONTEND"\n[ $2 != install ] || {{ cp "$0" {bin}/chromium; }}\n'
-        )
-        (bin / name).chmod(0o755)
-    environment = {"PATH": str(bin), "HOME": str(tmp_path)}
+        (folder / name).write_text(f'#!/bin/sh\necho "{name}: $*, $DEBIAN_FRONTEND"\n{installs}\n')
+        (folder / name).chmod(0o755)
+    environment = {"PATH": str(folder), "HOME": str(tmp_path)}
     script = tmp_path / "clone" / ".ci" / "run"
-    return capture("bash", script, cwd=tmp_path, stdin=subprocess.DEVNULL, env=environment)
+    done = capture("bash", script, cwd=tmp_path, stdin=subprocess.DEVNULL, env=environment)
+    assert [line for line in printed if line not in done.stdout] == []
+    assert ("apt-get:" in done.stdout) == ("apt-get" in tools)
+    assert (done.returncode == 0) == (ends == (0, 0, 0))
 
 
 # ---- texts --------------------------------------------------------------------------------------------------------

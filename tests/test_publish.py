@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from ddpm_course import REF, REPOSITORY, editions
-from ddpm_course.publish import Address, current, exchanged, parsed, publish
+from ddpm_course import REF, REPOSITORY
+from ddpm_course.classroom import editions
+from ddpm_course.classroom.__main__ import main
+from ddpm_course.classroom.publish import Address, current, exchanged, parsed, publish
 
-ROOT = editions.ROOT
-HERE = f"{REPOSITORY}@{REF}"
 THERE = "Some-Body/a.fork_of-it@v1.2"
 MADE = shutil.ignore_patterns(
     ".git", ".venv*", "work", "runs", "screens", "dist", "build", "*cache*", "*.egg-info", ".ip*"
@@ -27,12 +27,12 @@ def texts(root: Path) -> dict[str, bytes]:
 @pytest.fixture(scope="module")
 def here(tmp_path_factory) -> Path:
     """A copy of the course as it is."""
-    return Path(shutil.copytree(ROOT, tmp_path_factory.mktemp("here") / "clone", ignore=MADE))
+    return Path(shutil.copytree(editions.ROOT, tmp_path_factory.mktemp("here") / "clone", ignore=MADE))
 
 
 @pytest.fixture(scope="module")
 def there(here, tmp_path_factory) -> Path:
-    """The same, published under another address."""
+    """The same, published under another address; no test changes it."""
     root = Path(shutil.copytree(here, tmp_path_factory.mktemp("there") / "clone"))
     publish(THERE, root)
     return root
@@ -40,15 +40,8 @@ def there(here, tmp_path_factory) -> Path:
 
 @pytest.fixture
 def clone(there, tmp_path) -> Path:
-    return Path(shutil.copytree(there, tmp_path / "clone"))
-
-
-def in_it(root: Path, *arguments: str):
-    """A Python in the clone, which imports the package from there."""
-    environment = {**os.environ, "PYTHONPATH": str(root)}
-    return subprocess.run(
-        [sys.executable, *arguments], cwd=root, env=environment, capture_output=True, text=True, check=False
-    )
+    """A copy of that without the large files, to be changed."""
+    return Path(shutil.copytree(there, tmp_path / "clone", ignore=shutil.ignore_patterns("assets", "tests")))
 
 
 def test_no_other_place_names_the_repository(there):
@@ -57,63 +50,58 @@ def test_no_other_place_names_the_repository(there):
     assert [name for name, content in texts(there).items() if owner.encode() in content] == []
 
 
-def test_running_it_back_restores_every_byte(here, clone):
-    address, changed = publish(HERE, clone)
+def test_running_it_back_restores_every_byte(here, clone, capsys):
+    assert main(["publish", f"{REPOSITORY}@{REF}"], clone) == 0
+    assert capsys.readouterr().out.startswith(f"{REPOSITORY}@{REF}: files changed: ")
     before, after = texts(here), texts(clone)
-    assert str(address) == HERE and {path.relative_to(clone).as_posix() for path in changed} >= {"README.md"}
-    assert before.keys() == after.keys() and [name for name in before if before[name] != after[name]] == []
-    assert publish(HERE, clone) == (address, [])
+    assert after.keys() >= {"README.md", "ddpm_course/__init__.py"}
+    assert [name for name in after if before[name] != after[name]] == []
+    assert publish(f"{REPOSITORY}@{REF}", clone) == (Address(REPOSITORY, REF), [])
 
 
-def test_badges_setup_cells_links_and_readme_agree(there):
+def test_badges_setup_cells_links_and_readme_agree_and_nothing_else_changes(here, there):
     repository, ref = THERE.split("@")
     for lesson in editions.lessons(there):
         for folder in ("notebooks", "notebooks/solutions"):
-            text = (there / folder / f"{lesson}.ipynb").read_text(encoding="utf-8")
-            assert f"colab.research.google.com/github/{repository}/blob/{ref}/notebooks/{lesson}.ipynb" in text
-            assert f'COURSE = \\"git+https://github.com/{repository}@{ref}\\"' in text
-            own = re.findall(rf"github(?:\.com)?/{re.escape(repository)}/blob/([^/]+)/", text)
+            before, after = ((root / folder / f"{lesson}.ipynb").read_text(encoding="utf-8") for root in (here, there))
+            assert f"colab.research.google.com/github/{repository}/blob/{ref}/notebooks/{lesson}.ipynb" in after
+            assert f'COURSE = \\"git+https://github.com/{repository}@{ref}\\"' in after
+            own = re.findall(rf"github(?:\.com)?/{re.escape(repository)}/blob/([^/]+)/", after)
             assert len(own) >= 2 and set(own) == {ref}
+            lines = zip(before.splitlines(), after.splitlines(), strict=True)
+            assert all(REPOSITORY in line for line, other in lines if line != other)  # nothing was run
         assert f"/github/{repository}/blob/{ref}/notebooks/{lesson}.ipynb" in (there / "README.md").read_text("utf-8")
 
 
-def test_the_published_course_is_sound(here, there):
+def test_the_published_course_is_sound(there, tmp_path):
     """The package says its new address, `verify` finds the texts that it makes of it, and the layout is still ruff's."""
-    script = "from ddpm_course import REF, REPOSITORY, editions as e; print(REPOSITORY, REF, e.page('x'), e.ROOT)"
+    clone = Path(shutil.copytree(there, tmp_path / "clone"))
+
+    def python(*arguments: str) -> str:
+        environment = {**os.environ, "PYTHONPATH": str(clone)}
+        command = [sys.executable, *arguments]
+        return subprocess.run(command, cwd=clone, env=environment, capture_output=True, text=True, check=False).stdout
+
     repository, ref = THERE.split("@")
-    page = f"https://github.com/{repository}/blob/{ref}/x"
-    assert in_it(there, "-c", script).stdout.split() == [repository, ref, page, str(there)]
-    after, before = (in_it(root, "-m", "ddpm_course.editions", "verify").stdout for root in (there, here))
-    assert after == before
-    tidy = in_it(there, "-m", "ruff", "check", "--no-cache", "notebooks", "ddpm_course/__init__.py")
-    assert tidy.returncode == 0, tidy.stdout
-
-
-def test_a_link_to_another_ref_is_a_fault(clone):
+    script = "from ddpm_course import REF, REPOSITORY, lab; print(REPOSITORY, REF, lab.page('x'), lab.ROOT)"
+    address = f"https://github.com/{repository}/blob/{ref}/x"
+    assert python("-c", script).split() == [repository, ref, address, str(clone)]
+    assert "nothing wrong" in python("-m", "ddpm_course.classroom", "verify")
+    assert python("-m", "ruff", "check", "--no-cache", "notebooks", "ddpm_course/__init__.py") == "All checks passed!\n"
     path = clone / "notebooks" / "solutions" / "01_forward_process.ipynb"
     text = path.read_text(encoding="utf-8")
     path.write_text(text.replace("/blob/v1.2/notebooks/solutions", "/blob/main/notebooks/solutions", 1), "utf-8")
-    assert "links to main, not to v1.2" in in_it(clone, "-m", "ddpm_course.editions", "verify").stdout
+    assert "links to main, not to v1.2" in python("-m", "ddpm_course.classroom", "verify")
 
 
-def test_nothing_is_run_and_only_addresses_change(here, there):
-    """Outputs, counts and metadata are as they were: every notebook differs in lines that name the address."""
-    for path in sorted((there / "notebooks").rglob("*.ipynb")):
-        before = (here / path.relative_to(there)).read_text(encoding="utf-8").splitlines()
-        after = path.read_text(encoding="utf-8").splitlines()
-        changed = [line for line, other in zip(before, after, strict=True) if line != other]
-        assert changed and all(REPOSITORY in line for line in changed)
-
-
-def test_from_the_command_line(clone, tmp_path):
-    done = in_it(clone, "-m", "ddpm_course.editions", "publish", "octo/cat")
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.startswith("octo/cat@main: files changed: ") and current(clone) == Address("octo/cat", "main")
-    done = in_it(clone, "-m", "ddpm_course.editions", "publish", "octo")
-    assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == "publish: 'octo' is not of the form OWNER/NAME, or OWNER/NAME@REF for a tag or branch\n"
-    with pytest.raises(FileNotFoundError, match="no checkout of the course"):
-        publish("octo/cat", tmp_path)
+def test_a_name_that_the_course_has_already_is_refused(clone):
+    """Its mentions could not be told from ours on the way back."""
+    readme = clone / "README.md"
+    readme.write_text(readme.read_text(encoding="utf-8") + "\nSee also github.com/octo/cat.\n", encoding="utf-8")
+    before = texts(clone)
+    with pytest.raises(ValueError, match=r"README.md names octo/cat@v1 already"):
+        publish("octo/cat@v1", clone)
+    assert texts(clone) == before
 
 
 BAD = {
@@ -141,20 +129,15 @@ BAD = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_a_bad_name_gets_a_sentence_and_changes_nothing(there, name):
-    with pytest.raises(ValueError, match=BAD[name]):
-        publish(name, there)
+def test_a_bad_name_gets_a_sentence_and_changes_nothing(there, capsys, name):
+    assert main(["publish", "--", name], there) == 1
+    assert BAD[name] in (complaint := capsys.readouterr().err) and "Traceback" not in complaint
     assert current(there) == parsed(THERE)
 
 
-def test_a_name_that_the_course_has_already_is_refused(clone):
-    """Its mentions could not be told from ours on the way back."""
-    readme = clone / "README.md"
-    readme.write_text(readme.read_text(encoding="utf-8") + "\nSee also github.com/octo/cat.\n", encoding="utf-8")
-    before = texts(clone)
-    with pytest.raises(ValueError, match=r"README.md names octo/cat@v1 already"):
-        publish("octo/cat@v1", clone)
-    assert texts(clone) == before
+def test_publishing_needs_a_checkout(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no checkout of the course"):
+        publish("octo/cat", tmp_path)
 
 
 OLD, NEW = Address("a-b/c.d", "v1"), Address("x/y", "main")
@@ -177,7 +160,8 @@ MENTIONS = {
 }
 
 
-@pytest.mark.parametrize("text", MENTIONS)
-def test_what_a_mention_is(text):
-    assert exchanged(text, OLD, NEW) == MENTIONS[text]
-    assert exchanged(MENTIONS[text], NEW, OLD) == text
+def test_what_a_mention_is():
+    assert {text: exchanged(text, OLD, NEW) for text in MENTIONS} == MENTIONS
+    assert {text: exchanged(text, NEW, OLD) for text in MENTIONS.values()} == {
+        new: old for old, new in MENTIONS.items()
+    }

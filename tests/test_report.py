@@ -13,11 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from ddpm_course import editions, report
-from ddpm_course.grading import attempt, figure, running, submissions
+from ddpm_course.checks import EXERCISES
+from ddpm_course.classroom import editions, report
+from ddpm_course.classroom.__main__ import main
+from ddpm_course.classroom.grading import attempt, figure, submissions
+from ddpm_course.classroom.grading.supervisor import STATUSES
 
 LESSON = "01_forward_process"
-MEMORY = 1.5  # GB: torch alone needs nearly one
 NOISE_VARIANCE = """\
 def q_step(schedule, x, t, noise):
     beta = on_batch(schedule.beta[t], x)
@@ -28,24 +30,27 @@ def on_batch(beta, x):
 EXTRA_IMPORT = """\
 def next_variance(variance, beta):
     return (1 - beta) * variance + beta * arithmetic.cos(0)"""
+HANGS = "def q_step(schedule, x, t, noise):\n    while True:\n        pass"
+KILLS = "import os\n\ndef q_step(schedule, x, t, noise):\n    os.kill(os.getpid(), 9)"
+GREEDY = "def next_variance(variance, beta):\n    return [torch.ones(1 << 26) for _ in range(12)]"  # 3 GB
 INTRUDER = """\
 import os, signal, socket
 from pathlib import Path
 
 escaped = []
 
-def tries(what):
+def tries(way):
     try:
-        what()
-        escaped.append(what)
+        way()
+        escaped.append(way)
     except OSError:
         pass
 
-tries(lambda: socket.create_connection(("127.0.0.1", {port})))
+tries(lambda: socket.create_connection(("127.0.0.1", THE PORT)))
 tries(lambda: os.kill(os.getppid(), signal.SIGTERM))
 tries(os.fork)
-tries(lambda: Path({outside!r}, "written").write_text("x"))
-tries(lambda: Path({outside!r}, "ada.ipynb").read_text())
+tries(lambda: Path("THE FOLDER", "written").write_text("x"))
+tries(lambda: Path("THE FOLDER", "ada.ipynb").read_text())
 Path("mine").write_text("its own folder is open")
 assert not escaped
 
@@ -66,22 +71,55 @@ for channel in range(1, 50):
 print("x" * 20_000_000, flush=True)
 os._exit(0)"""
 
+SOLVED = ("solved", "", "")
+ALL_SOLVED = dict.fromkeys(("1.1", "1.2", "1.3", "1.4"), SOLVED)
+STUDENTS = {  # what they made of which cells of the solved lesson, and their rows: status, mistake, problem
+    "ada": ({}, ALL_SOLVED),
+    "untouched": (None, dict.fromkeys(ALL_SOLVED, ("not attempted", "", ""))),  # the student edition, as it is
+    # a helper in a cell of its own is there, and a wrong exercise does not spoil the next
+    "bob": (
+        {"ex-1-1": ["def to_uint8(x):\n    return x[0]"], "ex-1-2": [HELPER, NOISE_VARIANCE], "ex-1-4": ["def next("]},
+        {"1.1": ("wrong", "", "shape"), "1.2": ("wrong", "noise_variance", ""), "1.4": ("wrong", "", "cell fails")},
+    ),
+    # what does not come back costs one exercise; an import added to the lesson's own is there
+    "hangs": (
+        {"ex-1-2": [HANGS], "ex-1-4": [EXTRA_IMPORT], "imports": ["THE COURSE'S\nimport math as arithmetic"]},
+        {"1.2": ("stopped", "", "time")},
+    ),
+    "kills": ({"ex-1-2": [KILLS]}, {"1.2": ("stopped", "", "ended the process")}),
+    "greedy": ({"ex-1-4": [GREEDY]}, {"1.4": ("stopped", "", "memory")}),
+    # the first answer counts as solved only if all that it tried was refused
+    "intruder": ({"ex-1-1": [INTRUDER]}, {}),
+    # who forges writes into a row of their own, as far as it could be a verdict: the report is no exam
+    "forger": (
+        {"ex-1-1": [FORGER]},
+        {"1.1": ("stopped", "", "ended the process"), "1.3": ("wrong", "", ""), "1.4": ("stopped", "", "")},
+    ),
+    # deleted cells are missing, and nothing else
+    "deleted": (
+        dict.fromkeys(["setup", "imports", "ex-1-2", "check-1-1", "check-1-2", "check-1-3", "check-1-4"], []),
+        {"1.2": ("missing", "", "")},
+    ),
+}
+UNREADABLE = {
+    "binary.ipynb": "not a notebook",
+    "nested.ipynb": "not a notebook",
+    "other.ipynb": "no exercise of the course in it",
+    "list.ipynb": "not a notebook",
+    "link.ipynb": "not a file",
+    "large.ipynb": "larger than 20 MB",
+}
 
-def lesson() -> dict:
-    """The solutions edition, as a student who solved everything hands it in."""
-    path = editions.ROOT / "notebooks" / "solutions" / f"{LESSON}.ipynb"
-    notebook = json.loads(path.read_text(encoding="utf-8"))
+
+def lesson(changes: dict[str, list[str]] | None = None, edition: str = "notebooks/solutions") -> dict:
+    """The lesson with other cells in place of some; the last of them has the id."""
+    notebook, cells = json.loads((editions.ROOT / edition / f"{LESSON}.ipynb").read_text(encoding="utf-8")), []
     for cell in notebook["cells"]:
-        if cell["cell_type"] == "code":
-            cell["outputs"] = []
-    return notebook
-
-
-def with_answers(**answers: str) -> dict:
-    notebook = lesson()
-    for cell in notebook["cells"]:
-        cell["source"] = answers.get(cell["id"].replace("-", "_"), cell["source"])
-    return notebook
+        source = "".join(cell["source"])
+        new = [text.replace("THE COURSE'S", source) for text in (changes or {}).get(cell["id"], [source])]
+        cells += [cell | {"source": text, "id": "my-own", "metadata": {}} for text in new[:-1]]
+        cells += [cell | {"source": text} for text in new[-1:]]
+    return notebook | {"cells": cells}
 
 
 def hand_in(path: Path, notebook: dict | str | bytes) -> None:
@@ -90,168 +128,81 @@ def hand_in(path: Path, notebook: dict | str | bytes) -> None:
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
 
 
-def confined() -> dict[str, bool]:
-    return report.what_is_closed() if sys.platform.startswith("linux") else {"network": False, "files": False}
+@pytest.fixture(scope="module")
+def outside(tmp_path_factory):
+    """A folder in which a submission has no business; skips where submissions cannot be confined."""
+    closed = report.what_is_closed() if sys.platform.startswith("linux") else {"network": False, "files": False}
+    if not all(closed.values()):
+        pytest.skip(f"submissions cannot be confined on this system: {closed}")
+    folder = tmp_path_factory.mktemp("outside")
+    (folder / "ada.ipynb").write_text("somebody else's")
+    return folder
 
 
 @pytest.fixture(scope="module")
-def classroom(tmp_path_factory):
-    """A class has handed in, and the report has run: what it said, its rows, and whether anybody came by network."""
-    closed = confined()
-    if not all(closed.values()):
-        pytest.skip(f"submissions cannot be confined on this system: {closed}")
-    base = tmp_path_factory.mktemp("class")
-    folder, outside = base / "submitted", base / "outside"
-    outside.mkdir()
-    (outside / "ada.ipynb").write_text("somebody else's")
-    calls = []
-    server = socket.create_server(("127.0.0.1", 0))
+def classroom(tmp_path_factory, outside):
+    """A class has handed in, and the report has run: its rows, its folder, and what came by network or as a signal."""
+    folder, out = tmp_path_factory.mktemp("submitted"), tmp_path_factory.mktemp("report")
+    calls, signals = [], []
+    with socket.create_server(("127.0.0.1", 0)) as server:
 
-    def listen():
-        with contextlib.suppress(OSError):  # closed at the end
-            while True:
-                calls.append(server.accept()[1])
+        def listen():
+            with contextlib.suppress(OSError):  # closed at the end
+                while True:
+                    calls.append(server.accept()[1])
 
-    threading.Thread(target=listen, daemon=True).start()
-
-    hand_in(folder / "ada" / LESSON / f"{LESSON}.ipynb", lesson())
-    student = json.loads((editions.ROOT / "notebooks" / f"{LESSON}.ipynb").read_text(encoding="utf-8"))
-    hand_in(folder / "untouched" / "renamed.ipynb", student)
-
-    bob = with_answers(ex_1_1="def to_uint8(x):\n    return x[0]", ex_1_2=NOISE_VARIANCE, ex_1_4="def next_variance(")
-    place = next(i for i, cell in enumerate(bob["cells"]) if cell["id"] == "ex-1-2")
-    bob["cells"].insert(place, {"cell_type": "code", "id": "my-own", "metadata": {}, "source": [HELPER]})
-    hand_in(folder / "bob_homework.ipynb", bob)
-
-    hangs = "def q_step(schedule, x, t, noise):\n    while True:\n        pass"
-    hangs = with_answers(ex_1_2=hangs, ex_1_4=EXTRA_IMPORT)
-    imports = next(cell for cell in hangs["cells"] if cell["id"] == "imports")
-    imports["source"] = [*imports["source"], "\nimport math as arithmetic"]
-    hand_in(folder / "hangs" / "a.ipynb", hangs)
-    kills = "import os\n\ndef q_step(schedule, x, t, noise):\n    os.kill(os.getpid(), 9)"
-    hand_in(folder / "kills" / "a.ipynb", with_answers(ex_1_2=kills))
-    greedy = "def next_variance(variance, beta):\n    return [torch.ones(1 << 26) for _ in range(12)]"  # 3 GB
-    hand_in(folder / "greedy" / "a.ipynb", with_answers(ex_1_4=greedy))
-
-    intruder = INTRUDER.format(port=server.getsockname()[1], outside=str(outside))
-    hand_in(folder / "intruder" / "a.ipynb", with_answers(ex_1_1=intruder))
-    hand_in(folder / "forger" / "a.ipynb", with_answers(ex_1_1=FORGER))
-
-    deleted = lesson()
-    gone = ("setup", "imports", "ex-1-2", "check-1-1", "check-1-2", "check-1-3", "check-1-4")
-    deleted["cells"] = [cell for cell in deleted["cells"] if cell["id"] not in gone]
-    hand_in(folder / "deleted" / "a.ipynb", deleted)
-
-    hand_in(folder / "binary.ipynb", bytes(range(256)) * 100)
-    hand_in(folder / "nested.ipynb", "[" * 1_000_000)
-    hand_in(folder / "other.ipynb", {"cells": [], "nbformat": 4, "nbformat_minor": 5, "metadata": {}})
-    hand_in(folder / "list.ipynb", '{"cells": [1, {"cell_type": "code", "source": 5}]}')
-    (folder / "link.ipynb").symlink_to(outside / "ada.ipynb")
-    with open(folder / "large.ipynb", "wb") as file:
-        file.truncate(submissions.LARGEST + 1)
-
-    survived = []
-    before = signal.signal(signal.SIGTERM, lambda *_: survived.append("a signal came"))
-    out = base / "report"
-    limits = ["--seconds", "20", "--memory", str(MEMORY), "--jobs", "1"]
-    try:
-        code = editions.main(["report", str(folder), "--out", str(out), *limits])
-    finally:
-        signal.signal(signal.SIGTERM, before)
-        server.close()
-    assert code == 0
+        threading.Thread(target=listen, daemon=True).start()
+        for student, (changes, _) in STUDENTS.items():
+            text = json.dumps(lesson(edition="notebooks") if changes is None else lesson(changes))
+            text = text.replace("THE PORT", str(server.getsockname()[1])).replace("THE FOLDER", str(outside))
+            hand_in(folder / student / "a.ipynb", text)
+        hand_in(folder / "binary.ipynb", bytes(range(256)) * 100)
+        hand_in(folder / "nested.ipynb", "[" * 1_000_000)
+        hand_in(folder / "other.ipynb", {"cells": [], "nbformat": 4, "nbformat_minor": 5, "metadata": {}})
+        hand_in(folder / "list.ipynb", '{"cells": [1, {"cell_type": "code", "source": 5}]}')
+        hand_in(folder / "large.ipynb", bytes(submissions.LARGEST + 1))
+        (folder / "link.ipynb").symlink_to(outside / "ada.ipynb")
+        before = signal.signal(signal.SIGTERM, lambda *_: signals.append("a signal came"))
+        try:  # memory in GB: torch alone needs nearly one
+            limits = ["--seconds", "15", "--memory", "1.5", "--jobs", "1"]
+            assert main(["report", str(folder), "--out", str(out), *limits]) == 0
+        finally:
+            signal.signal(signal.SIGTERM, before)
     with open(out / "report.csv", encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    return {"rows": rows, "out": out, "calls": calls, "signals": survived, "outside": outside}
+        return {"rows": list(csv.DictReader(file)), "out": out, "calls": calls, "signals": signals}
 
 
-def of(classroom, student: str) -> dict[str, tuple[str, str, str]]:
-    """Status, mistake and problem by exercise."""
-    mine = [row for row in classroom["rows"] if row["student"] == student]
-    return {row["exercise"]: (row["status"], row["mistake"], row["problem"]) for row in mine}
+@pytest.mark.parametrize("student", STUDENTS)
+def test_everybody_gets_their_rows(classroom, student):
+    rows = [row for row in classroom["rows"] if row["student"] == student]
+    found = {row["exercise"]: (row["status"], row["mistake"], row["problem"]) for row in rows}
+    assert found == ALL_SOLVED | STUDENTS[student][1]
 
 
-SOLVED = ("solved", "", "")
-ALL_SOLVED = dict.fromkeys(("1.1", "1.2", "1.3", "1.4"), SOLVED)
+def test_what_is_no_notebook_is_one_row_and_nothing_else_is_in_the_report(classroom):
+    rows = classroom["rows"]
+    assert {row["file"]: row["problem"] for row in rows if row["status"] == "unreadable"} == UNREADABLE
+    assert len(rows) == len(UNREADABLE) + 4 * len(STUDENTS)
 
 
-def test_right_answers_and_none(classroom):
-    assert of(classroom, "ada") == ALL_SOLVED
-    assert of(classroom, "untouched") == dict.fromkeys(ALL_SOLVED, ("not attempted", "", ""))
-
-
-def test_a_wrong_answer_is_counted_under_its_mistake(classroom):
-    """Also: a helper in a cell of the student's own is there, and a wrong exercise does not spoil the next."""
-    assert of(classroom, "bob_homework") == {
-        "1.1": ("wrong", "", "shape"),
-        "1.2": ("wrong", "noise_variance", ""),
-        "1.3": SOLVED,
-        "1.4": ("wrong", "", "cell fails"),
-    }
-
-
-@pytest.mark.parametrize(
-    ("student", "exercise", "why"),
-    [("hangs", "1.2", "time"), ("kills", "1.2", "ended the process"), ("greedy", "1.4", "memory")],
-)
-def test_what_does_not_come_back_costs_one_exercise(classroom, student, exercise, why):
-    assert of(classroom, student) == ALL_SOLVED | {exercise: ("stopped", "", why)}
-
-
-def test_deleted_cells_are_missing_and_nothing_else(classroom):
-    assert of(classroom, "deleted") == ALL_SOLVED | {"1.2": ("missing", "", "")}
-
-
-def test_nothing_gets_out(classroom):
-    """The intruder's first answer counts as solved only if all that it tried was refused."""
-    assert of(classroom, "intruder") == ALL_SOLVED
+def test_nothing_gets_out_and_no_process_is_left(classroom, outside):
     assert classroom["calls"] == [] and classroom["signals"] == []
-    assert [path.name for path in classroom["outside"].iterdir()] == ["ada.ipynb"]
-
-
-def test_who_forges_writes_into_a_row_of_their_own(classroom):
-    """As long as it could be a verdict: no other exercise, no other status, no mistake that there is not."""
-    mine = of(classroom, "forger")
-    assert mine == {
-        "1.1": ("stopped", "", "ended the process"),
-        "1.2": SOLVED,  # the report is no exam
-        "1.3": ("wrong", "", ""),
-        "1.4": ("stopped", "", ""),
-    }
-    assert "nothing" not in {row["name"] for row in classroom["rows"]}
-
-
-def test_what_is_no_notebook_is_one_row(classroom):
-    bad = {row["file"]: row["problem"] for row in classroom["rows"] if row["status"] == "unreadable"}
-    assert bad == {
-        "binary.ipynb": "not a notebook",
-        "nested.ipynb": "not a notebook",
-        "other.ipynb": "no exercise of the course in it",
-        "list.ipynb": "not a notebook",
-        "link.ipynb": "not a file",
-        "large.ipynb": "larger than 20 MB",
-    }
-
-
-def test_no_process_is_left(classroom):
-    children = []
-    for path in Path("/proc").glob("[0-9]*/status"):
+    assert [path.name for path in outside.iterdir()] == ["ada.ipynb"]
+    for path in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):  # it ended just now
-            lines = dict(line.split(":\t", 1) for line in path.read_text().splitlines() if ":\t" in line)
-            children += [path.parent.name] if lines["PPid"].strip() == str(os.getpid()) else []
-    commands = [Path("/proc", child, "cmdline").read_bytes() for child in children]
-    assert not any(b"ddpm_course.grading" in command for command in commands)
+            parent = (path / "stat").read_text().rpartition(")")[2].split()[1]
+            ours = parent == str(os.getpid())
+            assert not (ours and b"classroom.grading" in (path / "cmdline").read_bytes())
 
 
-def test_table_and_figure(classroom, capsys):
+def test_table_and_figure(classroom):
     known = {one.name: one for one in submissions.course(editions.ROOT)}[LESSON]
     rows = [row for row in classroom["rows"] if row["exercise"]]
     text = "\n".join(report.as_text(known, rows))
-    students = len({row["student"] for row in rows})
-    assert text.startswith(f"{LESSON}: {students} submissions")
+    assert text.startswith(f"{LESSON}: {len({row['student'] for row in rows})} submissions")
     line = next(line for line in text.splitlines() if line.startswith("1.2 q_step"))
     counts = [row["status"] for row in rows if row["exercise"] == "1.2"]
-    assert line.split()[2:] == [str(counts.count(status) or "-") for status in running.STATUSES]
+    assert line.split()[2:] == [str(counts.count(status) or "-") for status in STATUSES]
     assert "1 x noise_variance" in text and "1 x other: shape" in text
     picture = figure.draw(known.name, report.summary(known, rows))
     labels = [label.get_text() for label in picture.axes[0].get_yticklabels()]
@@ -259,20 +210,22 @@ def test_table_and_figure(classroom, capsys):
     assert (classroom["out"] / f"{LESSON}.png").read_bytes().startswith(b"\x89PNG")
 
 
-# ---- the sandbox, one way out at a time -------------------------------------------------------------------------------
-
+# ---- the sandbox, one way out at a time -----------------------------------------------------------------------------
 
 CONFINE = """\
-import ctypes, json, os, resource, signal, socket, subprocess, sys, threading
+import json, os, resource, signal, socket, subprocess, sys, threading
 from pathlib import Path
-from ddpm_course.grading import sandbox
-confined, port, outside = json.loads(sys.argv[1])
-if confined is not None:
-    assert all(sandbox.confine(Path.cwd(), memory=1 << 30, network=confined["network"]).values()) or confined["network"]
-try:
-    print(bool({tried}))
-except (OSError, MemoryError) as error:
-    print(type(error).__name__)
+from ddpm_course.classroom.grading import sandbox
+confined, network, port, outside, ways = json.loads(sys.argv[1])
+if confined:
+    closed = sandbox.confine(Path.cwd(), memory=1 << 30, network=network)
+    assert closed == {"network": not network, "files": True}, closed
+for name, way in ways.items():
+    try:
+        outcome = bool(eval(way))
+    except (OSError, MemoryError) as error:
+        outcome = type(error).__name__
+    print(name, outcome, sep=": ", flush=True)
 os._exit(0)
 """
 WAYS_OUT = {
@@ -302,51 +255,37 @@ ALLOWED = {
 }
 
 
-@pytest.fixture
-def outcome(tmp_path):
-    """(what to try, None or confine's options) -> what came of it, in a process of its own."""
-    if not all((closed := confined()).values()):
-        pytest.skip(f"a process cannot be confined on this system: {closed}")
-    outside, folder = tmp_path / "outside", tmp_path / "inside"
-    outside.mkdir()
-    folder.mkdir()
-    for name in ("ada.ipynb", "old"):
-        (outside / name).write_text("somebody else's")
-    with socket.create_server(("127.0.0.1", 0)) as server:
-
-        def run(tried: str, confined: dict | None) -> str:
-            done = subprocess.run(
-                [sys.executable, "-u", "-c", CONFINE.replace("{tried}", tried)]
-                + [json.dumps([confined, server.getsockname()[1], str(outside)])],
-                cwd=folder,
-                env={**os.environ, "PYTHONPATH": str(editions.ROOT)},
-                capture_output=True,
-                text=True,
-                check=False,
-            )
-            return (done.stdout.split() or [done.stderr])[-1]
-
-        yield run
+@pytest.fixture(scope="module")
+def tried(outside, tmp_path_factory):
+    """What came of each way, in a process that is not confined, in one that is, and in one with the network open."""
+    found = {}
+    for confined, network in ((False, False), (True, False), (True, True)):
+        folder, private = tmp_path_factory.mktemp("inside"), tmp_path_factory.mktemp("private")
+        for name in ("ada.ipynb", "old"):
+            (private / name).write_text("somebody else's")
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            port = server.getsockname()[1]
+            facts = json.dumps([confined, network, port, str(private), WAYS_OUT | ALLOWED])
+            environment = {**os.environ, "PYTHONPATH": str(editions.ROOT)}
+            command = [sys.executable, "-u", "-c", CONFINE, facts]
+            done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+        lines = [line.split(": ") for line in done.stdout.splitlines() if ": " in line]
+        assert len(lines) == len(WAYS_OUT) + len(ALLOWED), done.stdout + done.stderr
+        found[confined, network] = dict(lines)
+    return found
 
 
 @pytest.mark.parametrize("way", WAYS_OUT)
-def test_a_way_out_is_open_without_the_sandbox_and_closed_in_it(outcome, way):
-    assert outcome(WAYS_OUT[way], None) == "True"
-    if way == "remove a file":
-        return_it = "Path(outside, 'old').write_text('x')"
-        assert outcome(return_it, None) == "True"
-    assert outcome(WAYS_OUT[way], {"network": False}) in ("PermissionError", "OSError", "MemoryError")
+def test_a_way_out_is_open_without_the_sandbox_and_closed_in_it(tried, way):
+    assert tried[False, False][way] == "True"
+    assert tried[True, False][way] in ("PermissionError", "OSError", "MemoryError")
+    opened = ("connect", "local socket")  # --with-network opens the network alone
+    assert tried[True, True][way] == ("True" if way in opened else tried[True, False][way])
 
 
 @pytest.mark.parametrize("way", ALLOWED)
-def test_what_an_answer_may_need_works_in_the_sandbox(outcome, way):
-    assert outcome(ALLOWED[way], {"network": False}) == "True"
-
-
-def test_with_network_opens_the_network_alone(outcome):
-    assert outcome(WAYS_OUT["connect"], {"network": True}) == "True"
-    assert outcome(WAYS_OUT["read a file"], {"network": True}) == "PermissionError"
-    assert outcome(WAYS_OUT["fork"], {"network": True}) == "PermissionError"
+def test_what_an_answer_may_need_works_in_the_sandbox(tried, way):
+    assert tried[True, False][way] == "True"
 
 
 # ---- without running anything ---------------------------------------------------------------------------------------
@@ -358,27 +297,27 @@ def known():
 
 
 def test_every_exercise_of_every_lesson_is_known(known):
-    from ddpm_course.checks import EXERCISES
-
     assert sorted(name for one in known for name in one.exercises.values()) == sorted(e.name for e in EXERCISES)
 
 
+PLACES = {  # whose is a file at this place
+    f"submitted/ada/{LESSON}/{LESSON}.ipynb": "ada",
+    "bob/deep/down/homework.ipynb": "bob",
+    f"{LESSON}/cat.ipynb": "cat",
+    f"dan_{LESSON}.ipynb": "dan",
+    "eve/first.ipynb": "eve/first.ipynb",
+    "eve/second.ipynb": "eve/second.ipynb",
+    "=1+1.ipynb": "'=1+1",
+    "a\x1b[2J\n.ipynb": "a?[2J?",
+}
+
+
 def test_students_are_named_by_folder_or_file(tmp_path, known):
-    places = {
-        f"submitted/ada/{LESSON}/{LESSON}.ipynb": "ada",
-        "bob/deep/down/homework.ipynb": "bob",
-        f"{LESSON}/cat.ipynb": "cat",
-        f"dan_{LESSON}.ipynb": "dan",
-        "eve/first.ipynb": "eve/first.ipynb",
-        "eve/second.ipynb": "eve/second.ipynb",
-        "=1+1.ipynb": "'=1+1",
-        "a\x1b[2J\n.ipynb": "a?[2J?",
-    }
-    for place in places:
-        hand_in(tmp_path / place, {"cells": [cell for cell in lesson()["cells"] if cell["id"] == "ex-1-1"]})
-    hand_in(tmp_path / "bob" / ".ipynb_checkpoints" / "homework-checkpoint.ipynb", lesson())
+    notebook = {"cells": [cell for cell in lesson()["cells"] if cell["id"] == "ex-1-1"]}
+    for place in [*PLACES, "bob/.ipynb_checkpoints/homework-checkpoint.ipynb"]:
+        hand_in(tmp_path / place, notebook)
     found = submissions.find(tmp_path, known)
-    assert {str(one.path.relative_to(tmp_path)): one.student for one in found} == places
+    assert {str(one.path.relative_to(tmp_path)): one.student for one in found} == PLACES
     assert {one.lesson.name for one in found} == {LESSON}
 
 
@@ -388,20 +327,22 @@ def test_the_path_tells_the_lesson_of_a_notebook_without_cells(tmp_path, known):
     assert (one.lesson.name, one.answers, one.unreadable) == (LESSON, {}, None)
 
 
-@pytest.mark.parametrize("editor", ["nbgrader's id only", "Colab", "no ids", "split in two"])
+EDITORS = {  # what each makes of a cell with its id and its place
+    "nbgrader's id only": lambda cell, place: cell | {"id": f"{place:08x}"},
+    "Colab": lambda cell, place: cell | {"id": None, "metadata": {"id": cell["id"], "nbgrader": {}}},
+    "no ids": lambda cell, place: cell | {"id": None, "metadata": {}},
+    "split in two": lambda cell, place: cell,
+}
+
+
+@pytest.mark.parametrize("editor", EDITORS)
 def test_answers_are_found_whatever_saved_them(tmp_path, known, editor):
-    notebook = with_answers(ex_1_2="def q_step(schedule, x, t, noise):\n    return x")
-    for i, cell in enumerate(notebook["cells"]):
-        if editor == "nbgrader's id only":
-            cell["id"] = f"{i:08x}"
-        elif editor == "Colab":
-            cell["metadata"] = {"id": cell.pop("id"), "nbgrader": {}}
-        elif editor == "no ids":
-            cell.pop("id")
-            cell["metadata"] = {}
-    answer = ["def q_step(schedule, x, t, noise):\n    return x"]
+    by_name = "def q_step(schedule, x, t, noise):\n    return x"
+    answer = [by_name if editor == "no ids" else by_name.replace("q_step", "my_step")]
+    notebook = lesson({"ex-1-2": answer})
+    notebook["cells"] = [EDITORS[editor](cell, place) for place, cell in enumerate(notebook["cells"])]
     if editor == "split in two":
-        place = next(i for i, cell in enumerate(notebook["cells"]) if cell["id"] == "ex-1-2")
+        place = next(place for place, cell in enumerate(notebook["cells"]) if cell["id"] == "ex-1-2")
         notebook["cells"].insert(place, notebook["cells"][place] | {"id": "0", "source": "# first half"})
         answer.insert(0, "# first half")
     hand_in(tmp_path / "a.ipynb", notebook)
@@ -429,23 +370,24 @@ def test_of_the_other_cells_those_run_that_an_answer_needs():
     assert attempt.needed(cells) == [cells[i] for i in (0, 1, 3, 4, 6, 7, 9)]  # 4: it is what `scale` last was
 
 
-def test_where_nothing_can_be_cut_off_it_says_so_and_asks(tmp_path, monkeypatch, capsys):
-    hand_in(tmp_path / "a.ipynb", lesson())
+def test_what_cannot_be_run_is_a_sentence(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(report, "what_is_closed", lambda: {"network": False, "files": False})
-    monkeypatch.setattr(report, "judge", lambda *_: pytest.fail("it ran"))
-    assert editions.main(["report", str(tmp_path), "--out", str(tmp_path / "out")]) == 1
-    said = capsys.readouterr().err
-    assert "network cannot be cut off" in said and "--with-network" in said and "Traceback" not in said
-
-
-def test_an_empty_or_missing_folder_is_a_sentence(tmp_path, capsys):
-    assert editions.main(["report", str(tmp_path / "none")]) == 1
-    assert editions.main(["report", str(tmp_path)]) == 1
-    assert "there is no folder" in (said := capsys.readouterr().err) and "there is no notebook in" in said
+    monkeypatch.setattr(report, "verdicts", lambda *_: pytest.fail("it ran"))
+    (tmp_path / "empty").mkdir()
+    hand_in(tmp_path / "handed in" / "a.ipynb", lesson())
+    for name, complaint in (
+        ("none", "there is no folder"),
+        ("empty", "there is no notebook in"),
+        ("handed in", "network cannot be cut off"),
+    ):
+        assert main(["report", str(tmp_path / name), "--out", str(tmp_path / "out")]) == 1
+        told = capsys.readouterr().err
+        assert complaint in told and "Traceback" not in told
+    assert "--with-network" in told  # which would run it all the same
 
 
 def test_the_columns_are_explained(capsys):
     with pytest.raises(SystemExit):
-        editions.main(["report", "--help"])
-    said = capsys.readouterr().out
-    assert all(f"\n  {column} " in said for column in report.COLUMNS)
+        main(["report", "--help"])
+    told = capsys.readouterr().out
+    assert all(f"\n  {column} " in told for column in report.COLUMNS)

@@ -2,13 +2,14 @@
 
 import gc
 import math
+from functools import partial
 
 import pytest
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler
 
-from ddpm_course.diffusion import GaussianDiffusion, q_posterior
-from ddpm_course.samplers import ancestral_steps, ddim_steps, generate, guided, sample, spaced_timesteps
+from ddpm_course.diffusion import GaussianDiffusion
+from ddpm_course.samplers import ancestral_steps, ddim_steps, generate, sample, spaced_timesteps
 from ddpm_course.schedules import cosine_schedule, linear_schedule
 from ddpm_course.toy import Mixture, bimodal, oracle, ring
 from ddpm_course.unet import UNet
@@ -24,6 +25,11 @@ TIMES = {  # by hand, so that both libraries visit the same ones; theirs count f
     "not from T": [640, 320, 10, 0],
 }
 
+every_prediction = pytest.mark.parametrize("predicts", list(PREDICTION_TYPES))
+every_schedule = pytest.mark.parametrize("schedule", list(SCHEDULES))
+with_and_without_clipping = pytest.mark.parametrize("clip", [True, False])
+both_variances = pytest.mark.parametrize("variance", ["small", "large"])
+
 
 def seeded(seed):
     return torch.Generator().manual_seed(seed)
@@ -35,11 +41,17 @@ def network(x, t, y=None):
     return 0.8 * torch.tanh(x) + 0.3 * torch.cos(phase) * torch.sin(3 * x) - 0.1
 
 
-def in_float64(scheduler):
-    """diffusers computes its tables in float32, whose 1 - alpha_bar_1 has three digits: redo them, keep its formulas."""
-    schedule = SCHEDULES[scheduler.config.beta_schedule]
-    scheduler.betas, scheduler.alphas = schedule.beta[1:], schedule.alpha[1:]
-    scheduler.alphas_cumprod = schedule.alpha_bar[1:]
+def theirs(kind, schedule, predicts, clip, **options):
+    """A scheduler of diffusers. Its tables are float32, whose 1 - alpha_bar_1 has three digits: redone, its formulas kept."""
+    scheduler = kind(
+        1000, beta_schedule=schedule, clip_sample=clip, prediction_type=PREDICTION_TYPES[predicts], **options
+    )
+    tables = SCHEDULES[schedule]
+    scheduler.betas, scheduler.alphas, scheduler.alphas_cumprod = (
+        tables.beta[1:],
+        tables.alpha[1:],
+        tables.alpha_bar[1:],
+    )
     return scheduler
 
 
@@ -49,42 +61,29 @@ def relative(a, b):
 
 
 @pytest.mark.parametrize("name", list(TIMES))
-@pytest.mark.parametrize("variance", ["small", "large"])
-@pytest.mark.parametrize("clip", [True, False])
-@pytest.mark.parametrize("predicts", list(PREDICTION_TYPES))
-@pytest.mark.parametrize("schedule", list(SCHEDULES))
+@both_variances
+@with_and_without_clipping
+@every_prediction
+@every_schedule
 def test_ancestral_steps_equal_those_of_diffusers(schedule, predicts, clip, variance, name):
     """Same start, same noise, each library on its own path: every x_s and every x̂_0 to 1e-8, relative, in float64.
 
     In a last step longer than one, diffusers adds noise to fixed_large; we return the mean, so its noise is taken off.
     """
     times = TIMES[name]
-    scheduler = in_float64(
-        DDPMScheduler(
-            1000,
-            beta_schedule=schedule,
-            variance_type=f"fixed_{variance}",
-            clip_sample=clip,
-            prediction_type=PREDICTION_TYPES[predicts],
-        )  # fmt: skip
-    )
+    scheduler = theirs(DDPMScheduler, schedule, predicts, clip, variance_type=f"fixed_{variance}")
     scheduler.set_timesteps(timesteps=[t - 1 for t in times[:-1]])
-    x_T = torch.randn(3, 2, dtype=F64, generator=seeded(0))
-    ours = ancestral_steps(
-        network, GaussianDiffusion(SCHEDULES[schedule], predicts, variance), (3, 2), times=times, clip=clip, x_T=x_T,
-        generator=seeded(1),
-    )  # fmt: skip
-    x, generator, visited = x_T, seeded(1), [times[0]]
-    for step in ours:
-        t = step.t
-        state = generator.get_state()
-        output = network(x, torch.full((3,), t))
-        theirs = scheduler.step(output, t - 1, x, generator=generator)
-        x = theirs.prev_sample
+    x = x_T = torch.randn(3, 2, dtype=F64, generator=seeded(0))
+    generator, visited = seeded(1), [times[0]]
+    diffusion = GaussianDiffusion(SCHEDULES[schedule], predicts, variance)
+    for step in ancestral_steps(network, diffusion, (3, 2), times=times, clip=clip, x_T=x_T, generator=seeded(1)):
+        t, state = step.t, generator.get_state()
+        result = scheduler.step(network(x, torch.full((3,), t)), t - 1, x, generator=generator)
+        x = result.prev_sample
         if step.s == 0 and t > 1 and variance == "large":
             z = torch.randn(3, 2, dtype=F64, generator=seeded(0).set_state(state))
             x = x - (1 - SCHEDULES[schedule].alpha_bar[t]).sqrt() * z
-        assert relative(step.x0, theirs.pred_original_sample) < 1e-8
+        assert relative(step.x0, result.pred_original_sample) < 1e-8
         assert relative(step.x, x) < 1e-8
         visited.append(step.s)
     assert visited == times
@@ -92,73 +91,52 @@ def test_ancestral_steps_equal_those_of_diffusers(schedule, predicts, clip, vari
 
 @pytest.mark.parametrize("n", [1000, 50, 4, 1])
 @pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
-@pytest.mark.parametrize("clip", [True, False])
-@pytest.mark.parametrize("predicts", list(PREDICTION_TYPES))
-@pytest.mark.parametrize("schedule", list(SCHEDULES))
+@with_and_without_clipping
+@every_prediction
+@every_schedule
 def test_ddim_steps_equal_those_of_diffusers(schedule, predicts, clip, eta, n):
     """As above; with the noise recomputed from the clipped x̂_0, which diffusers does on request only. Last step: 1e-8
     plus the 1e-10 that rounding leaves of its variance."""
-    scheduler = in_float64(
-        DDIMScheduler(1000, beta_schedule=schedule, clip_sample=clip, prediction_type=PREDICTION_TYPES[predicts])
-    )
+    scheduler = theirs(DDIMScheduler, schedule, predicts, clip)
     scheduler.set_timesteps(n)
-    x_T = torch.randn(3, 2, dtype=F64, generator=seeded(0))
-    diffusion = GaussianDiffusion(SCHEDULES[schedule], predicts)
-    x, generator = x_T, seeded(1)
-    times = list(range(1000, -1, -1000 // n))
-    assert times == spaced_timesteps(1000, n)
-    ours = ddim_steps(network, diffusion, (3, 2), n, eta=eta, clip=clip, x_T=x_T, generator=seeded(1))
-    for step in ours:
+    x = x_T = torch.randn(3, 2, dtype=F64, generator=seeded(0))
+    generator, diffusion = seeded(1), GaussianDiffusion(SCHEDULES[schedule], predicts)
+    assert spaced_timesteps(1000, n) == list(range(1000, -1, -1000 // n))
+    for step in ddim_steps(network, diffusion, (3, 2), n, eta=eta, clip=clip, x_T=x_T, generator=seeded(1)):
         output = network(x, torch.full((3,), step.t))
-        theirs = scheduler.step(output, step.t - 1, x, eta, use_clipped_model_output=True, generator=generator)
-        x = theirs.prev_sample
-        assert relative(step.x0, theirs.pred_original_sample) < 1e-8
+        result = scheduler.step(output, step.t - 1, x, eta, use_clipped_model_output=True, generator=generator)
+        x = result.prev_sample
+        assert relative(step.x0, result.pred_original_sample) < 1e-8
         assert relative(step.x, x) < 1e-8
     assert step.s == 0 and step.i == step.n == n
 
 
-@pytest.mark.parametrize("schedule", list(SCHEDULES))
+@every_schedule
 def test_untouched_diffusers_in_float32(schedule):
-    """Its own float32 tables and arithmetic, 1000 steps, clipped: 5e-3 at the end, the share of 1 - alpha_bar_1 it loses."""
-    scheduler = DDPMScheduler(1000, beta_schedule=schedule)
-    x = x_T = torch.randn(3, 2, generator=seeded(0))
-    generator = seeded(1)
+    """Its own float32 tables and arithmetic, 1000 steps, clipped: 5e-3 at the end, the share of 1 - alpha_bar_1 it loses.
+    One generator hands out x_T first and then a z for each step."""
+    scheduler, generator = DDPMScheduler(1000, beta_schedule=schedule), seeded(1)
+    x = torch.randn(3, 2, generator=generator)
     for t in scheduler.timesteps:
         x = scheduler.step(network(x, torch.full((3,), int(t) + 1)), int(t), x, generator=generator).prev_sample
-    diffusion = GaussianDiffusion(SCHEDULES[schedule])
-    ours = sample(ancestral_steps(network, diffusion, (3, 2), x_T=x_T, generator=seeded(1)), progress=False)
+    steps = ancestral_steps(network, GaussianDiffusion(SCHEDULES[schedule]), (3, 2), generator=seeded(1))
+    ours = sample(steps, progress=False)
     assert ours.dtype == torch.float32
     assert (ours - x).abs().max() < 5e-3
 
 
-@pytest.mark.parametrize("clip", [True, False])
-@pytest.mark.parametrize("predicts", list(PREDICTION_TYPES))
-@pytest.mark.parametrize("schedule", list(SCHEDULES))
+@with_and_without_clipping
+@every_prediction
+@every_schedule
 @pytest.mark.parametrize("steps", [1000, 37])
 def test_ddim_with_eta_one_is_the_ancestral_step(steps, schedule, predicts, clip):
     """With the small variance and the same generator, in float32: every step of both paths to 1e-5, relative."""
-    diffusion = GaussianDiffusion(SCHEDULES[schedule], predicts, "small")
-    how = dict(clip=clip, steps=steps)
-    one = ancestral_steps(network, diffusion, (4, 1, 2, 2), generator=seeded(3), **how)
-    other = ddim_steps(network, diffusion, (4, 1, 2, 2), eta=1.0, generator=seeded(3), **how)
+    diffusion, shape = GaussianDiffusion(SCHEDULES[schedule], predicts, "small"), (4, 1, 2, 2)
+    one = ancestral_steps(network, diffusion, shape, steps, clip=clip, generator=seeded(3))
+    other = ddim_steps(network, diffusion, shape, steps, eta=1.0, clip=clip, generator=seeded(3))
     for a, b in zip(one, other, strict=True):
         assert (a.t, a.s) == (b.t, b.s)
         assert relative(a.x, b.x) < 1e-5
-
-
-def test_a_step_draws_from_the_posterior_of_its_own_estimate():
-    """Mean from q_posterior at the x̂_0 that the step reports, z drawn in order after x_T; float64, 1e-12."""
-    schedule = cosine_schedule()
-    diffusion = GaussianDiffusion(schedule, "v", "small")
-    generator = seeded(7)
-    x = torch.randn(2, 3, generator=generator)
-    x64 = x.double()
-    for step in ancestral_steps(network, diffusion, (2, 3), 12, generator=seeded(7)):
-        mean, variance = q_posterior(schedule, step.x0.double(), x64, step.t, step.s)
-        z = torch.randn(2, 3, generator=generator) if step.s else torch.zeros(2, 3)
-        assert (step.x - (mean + variance.sqrt() * z)).abs().max() < 1e-5
-        assert step.x0.abs().max() <= 1
-        x64 = step.x.double()
 
 
 @pytest.mark.parametrize("T", [1, 2, 7, 100, 1000])
@@ -185,11 +163,6 @@ def distance(samples, grid, cdf):
     return (empirical - cdf).abs().max().item()
 
 
-def wasserstein(grid, cdf1, cdf2):
-    """∫ |F1 - F2|, the mean distance that mass has to travel."""
-    return torch.trapezoid((cdf1 - cdf2).abs(), grid).item()
-
-
 def exact_outcome(schedule, times, variance, mixture):
     """What the sampler's law must be, without drawing: the density is pushed through every reverse step on a grid.
 
@@ -214,96 +187,82 @@ def exact_outcome(schedule, times, variance, mixture):
 @pytest.mark.parametrize("variance, bias", [("small", 0.0270), ("large", 0.0079)])
 def test_fifty_steps_have_exactly_the_known_bias(variance, bias):
     """The two-peaked mixture, linear schedule, 50 steps, 40,000 samples, seed 0. The law of the samples computed on a grid
-    agrees (2.2/sqrt(n), p ≈ 1e-4), and lies this Wasserstein distance from the data: 5 % (small) and 1.4 % (large) of the
-    data's standard deviation, 0.55. Neither variance is exact for a mixture; large is the better one here."""
+    agrees (2.2/sqrt(n), p ≈ 1e-4), and lies this Wasserstein distance, ∫ |F1 - F2|, from the data: 5 % (small) and 1.4 %
+    (large) of the data's standard deviation, 0.55. Neither variance is exact for a mixture; large is the better one here."""
     schedule, mixture, n = linear_schedule(), bimodal(F64), 40_000
     diffusion = GaussianDiffusion(schedule, "noise", variance)
-    x = sample(
-        ancestral_steps(oracle(mixture, diffusion), diffusion, (n, 1), 50, clip=False,
-                        x_T=torch.randn(n, 1, dtype=F64, generator=seeded(0)), generator=seeded(1)),
-        progress=False,
-    )[:, 0]  # fmt: skip
+    net, start = oracle(mixture, diffusion), torch.randn(n, 1, dtype=F64, generator=seeded(0))
+    steps = ancestral_steps(net, diffusion, (n, 1), 50, clip=False, x_T=start, generator=seeded(1))
+    x = sample(steps, progress=False)[:, 0]
     points, cdf = exact_outcome(schedule, spaced_timesteps(1000, 50), variance, mixture)
     assert bool((points.diff() >= -1e-9).all())  # x̂_0 rises with x_t, so the distribution function moves along with it
     assert distance(x, points, cdf) < 2.2 / n**0.5
     assert distance(x, points, cdf_of_bimodal(points)) > 2.2 / n**0.5  # biased, and visibly so at this size
-    assert abs(wasserstein(points, cdf, cdf_of_bimodal(points)) / bias - 1) < 0.02
+    wasserstein = torch.trapezoid((cdf - cdf_of_bimodal(points)).abs(), points).item()
+    assert abs(wasserstein / bias - 1) < 0.02
 
 
-@pytest.mark.parametrize("variance", ["small", "large"])
-def test_a_thousand_steps_reproduce_the_mixture(variance):
-    """5,000 samples, seed 0, by the oracle in three parametrisations' worth of rounding (v here): distance to the data's
-    own distribution function under 2.2/sqrt(n) = 0.031."""
-    diffusion = GaussianDiffusion(cosine_schedule(), "v", variance)
-    steps = ancestral_steps(oracle(bimodal(), diffusion), diffusion, (5000, 1), clip=False, generator=seeded(0))
-    x = sample(steps, progress=False)[:, 0]
+@pytest.mark.parametrize(
+    "sampler, predicts, variance, steps, own_error",
+    [
+        (ancestral_steps, "v", "small", 1000, 0),
+        (ancestral_steps, "v", "large", 1000, 0),
+        (ddim_steps, "x0", "small", 200, 0.01),
+    ],
+)
+def test_many_steps_reproduce_the_mixture(sampler, predicts, variance, steps, own_error):
+    """5,000 samples, seed 0, of the cosine schedule: distance to the data's own distribution function under
+    2.2/sqrt(n) = 0.031; deterministic DDIM in 200 steps is given 0.01 for their own error."""
+    diffusion = GaussianDiffusion(cosine_schedule(), predicts, variance)
+    net = oracle(bimodal(), diffusion)
+    x = sample(sampler(net, diffusion, (5000, 1), steps, clip=False, generator=seeded(0)), progress=False)[:, 0]
     grid = torch.linspace(-2, 2, 4001, dtype=F64)
-    assert distance(x, grid, cdf_of_bimodal(grid)) < 2.2 / 5000**0.5
-
-
-def test_deterministic_ddim_reproduces_the_mixture_in_few_steps():
-    """5,000 samples, seed 0, 200 steps of the cosine schedule: 0.031 + 0.01 for the steps' own error."""
-    diffusion = GaussianDiffusion(cosine_schedule(), "x0")
-    steps = ddim_steps(oracle(bimodal(), diffusion), diffusion, (5000, 1), 200, clip=False, generator=seeded(0))
-    grid = torch.linspace(-2, 2, 4001, dtype=F64)
-    assert distance(sample(steps, progress=False)[:, 0], grid, cdf_of_bimodal(grid)) < 2.2 / 5000**0.5 + 0.01
+    assert distance(x, grid, cdf_of_bimodal(grid)) < 2.2 / 5000**0.5 + own_error
 
 
 def test_ring_in_the_plane():
     """4,000 samples, 100 steps, seed 0: each of 8 blobs gets 500 ± 5 standard deviations (105), and nearly all samples lie
     within 4 of its standard deviations, 0.06."""
-    mixture = ring()
-    diffusion = GaussianDiffusion(cosine_schedule(), "noise", "large")
-    x = sample(
-        ancestral_steps(oracle(mixture, diffusion), diffusion, (4000, 2), 100, generator=seeded(0)), progress=False
-    )
-    apart, nearest = torch.cdist(x, mixture.means).min(1)
+    mixture, diffusion = ring(), GaussianDiffusion(cosine_schedule(), "noise", "large")
+    steps = ancestral_steps(oracle(mixture, diffusion), diffusion, (4000, 2), 100, generator=seeded(0))
+    apart, nearest = torch.cdist(sample(steps, progress=False), mixture.means).min(1)
     assert (torch.bincount(nearest, minlength=8) - 500).abs().max() < 5 * math.sqrt(4000 / 8 * 7 / 8)
     assert (apart < 0.24).float().mean() > 0.995
 
 
 @pytest.mark.parametrize("steps", [50, 5])
-def test_large_variance_is_exact_for_unit_gaussian_data_and_small_is_not(steps):
-    """For N(0, 1) data x_t is N(0, 1) at every t and q(x_s | x_t) has variance β exactly. 40,000 samples, seed 0: the
-    variance of every x_s is 1 within 5 standard errors; with β̃ it obeys its own recursion, and falls short."""
-    schedule, n = linear_schedule(), 40_000
-    data = Mixture(torch.ones(1, dtype=F64), torch.zeros(1, 1, dtype=F64), torch.ones(1, dtype=F64))
-    for variance in ("large", "small"):
-        diffusion = GaussianDiffusion(schedule, "noise", variance)
-        expected = 1.0
-        net, start = oracle(data, diffusion), torch.randn(n, 1, dtype=F64, generator=seeded(0))
-        for step in ancestral_steps(net, diffusion, (n, 1), steps, clip=False, x_T=start, generator=seeded(1)):
-            ab_t, ab_s = schedule.alpha_bar[step.t].item(), schedule.alpha_bar[step.s].item()
-            noise = 0 if step.s == 0 else 1 - ab_t / ab_s  # the last step returns the mean
-            if variance == "small":
-                noise *= (1 - ab_s) / (1 - ab_t)
-            expected = ab_t / ab_s * expected + noise
-            assert abs(step.x.var().item() / expected - 1) < 5 * math.sqrt(2 / n)
-            if variance == "large" and step.s:
-                assert abs(expected - 1) < 1e-12
-    assert expected < (0.95 if steps == 50 else 0.6)
+@both_variances
+@pytest.mark.parametrize(
+    "mean, std, exact, wrong_by",
+    [(0.0, 1.0, "large", {50: 0.05, 5: 0.4}), (0.3, 0.0, "small", {50: 0.3, 5: 0.3})],
+    ids=["N(0, 1)", "all data at 0.3"],
+)
+def test_each_variance_is_exact_for_its_own_kind_of_data(mean, std, exact, wrong_by, variance, steps):
+    """For N(0, 1) data q(x_s | x_t) has variance β exactly; for a single point it is q(x_s | x_t, x_0), with β̃.
 
-
-@pytest.mark.parametrize("steps", [50, 5])
-def test_small_variance_is_exact_for_a_point_and_large_is_not(steps):
-    """All data at 0.3: q(x_s | x_t) is q(x_s | x_t, x_0), variance β̃ exactly, so x_s is N(0.3 sqrt(ab_s), 1 - ab_s).
-    40,000 samples, seed 0, 5 standard errors. With β the x_s spread too far; the last step hides it here."""
+    The steps are linear in x_t, so the mean and variance of x_s obey a recursion, written out here: 40,000 samples (seeds 0
+    and 1) follow it within 5 standard errors at every step. With the right variance it gives the forward marginal, to
+    1e-12; with the other, the variance is wrong by this share or more."""
     schedule, n = linear_schedule(), 40_000
-    data = Mixture(torch.ones(1, dtype=F64), torch.full((1, 1), 0.3, dtype=F64), torch.zeros(1, dtype=F64))
-    for variance in ("small", "large"):
-        diffusion = GaussianDiffusion(schedule, "noise", variance)
-        start = torch.randn(n, 1, dtype=F64, generator=seeded(0))
-        excess = []
-        net = oracle(data, diffusion)
-        for step in ancestral_steps(net, diffusion, (n, 1), steps, clip=False, x_T=start, generator=seeded(1)):
-            if step.s:
-                ab = schedule.alpha_bar[step.s].item()
-                excess.append(step.x.var().item() / (1 - ab) - 1)
-                if variance == "small":
-                    assert abs(step.x.mean().item() - 0.3 * math.sqrt(ab)) < 5 * math.sqrt((1 - ab) / n) + 0.3 * 0.0065
-                    assert abs(excess[-1]) < 5 * math.sqrt(2 / n)
-        assert (step.x - 0.3).abs().max() < 1e-9
-    assert max(excess) > 0.3
+    data = Mixture(*(torch.full(shape, value, dtype=F64) for shape, value in (((1,), 1), ((1, 1), mean), ((1,), std))))
+    diffusion = GaussianDiffusion(schedule, "noise", variance)
+    ab_T = schedule.alpha_bar[-1].item()
+    m, v, errors = ab_T**0.5 * mean, ab_T * std**2 + 1 - ab_T, []
+    net, x_T = oracle(data, diffusion), m + v**0.5 * torch.randn(n, 1, dtype=F64, generator=seeded(0))
+    for step in ancestral_steps(net, diffusion, (n, 1), steps, clip=False, x_T=x_T, generator=seeded(1)):
+        ab_t, ab_s = schedule.alpha_bar[step.t].item(), schedule.alpha_bar[step.s].item()
+        alpha = ab_t / ab_s
+        gain = ab_t**0.5 * std**2 / (ab_t * std**2 + 1 - ab_t)  # E[x_0 | x_t] = mean + gain (x_t - E[x_t])
+        on_x0, on_xt = ab_s**0.5 * (1 - alpha) / (1 - ab_t), alpha**0.5 * (1 - ab_s) / (1 - ab_t)
+        m = on_x0 * (mean + gain * (m - ab_t**0.5 * mean)) + on_xt * m
+        v = (on_x0 * gain + on_xt) ** 2 * v
+        if step.s:  # the last step returns the mean
+            v += (1 - alpha) * (1 if variance == "large" else (1 - ab_s) / (1 - ab_t))
+        assert (step.x.mean() - m).abs() < 5 * math.sqrt(v / n) + 1e-9
+        assert (step.x.var() - v).abs() < 5 * math.sqrt(2 / n) * v + 1e-9
+        if step.s or (std and variance != exact):
+            errors.append(abs(v / (ab_s * std**2 + 1 - ab_s) - 1))
+    assert max(errors) < 1e-12 if variance == exact else max(errors) > wrong_by[steps]
 
 
 # ---- what a sampler promises beside its numbers ----
@@ -312,105 +271,41 @@ def test_small_variance_is_exact_for_a_point_and_large_is_not(steps):
 def test_a_module_samples_without_dropout_and_is_left_as_it_was():
     torch.manual_seed(0)
     net = UNet(widths=(8,), heads=2, dropout=0.5)
-    torch.nn.init.normal_(net.out.weight)
-    for block in (net.middle1, net.middle2):
-        torch.nn.init.normal_(block.conv2.weight)
-    diffusion = GaussianDiffusion(cosine_schedule())
-    net.train()
-    before = torch.get_rng_state()
-    a = sample(ancestral_steps(net, diffusion, (2, 1, 8, 8), 5, generator=seeded(0)), progress=False)
-    assert net.training and not a.requires_grad
+    for weight in (net.out.weight, net.middle1.conv2.weight, net.middle2.conv2.weight):
+        torch.nn.init.normal_(weight)
+    diffusion, before = GaussianDiffusion(cosine_schedule()), torch.get_rng_state()
+    made = []
+    for training in (True, False):
+        net.train(training)
+        steps = ancestral_steps(net, diffusion, (2, 1, 8, 8), 5, generator=seeded(0))
+        made.append(sample(steps, progress=False))
+        assert net.training == training and not made[-1].requires_grad
+    assert torch.equal(*made)
     assert torch.equal(before, torch.get_rng_state())  # dropout would have drawn from it, and so would a stray randn
-    b = sample(ancestral_steps(net.eval(), diffusion, (2, 1, 8, 8), 5, generator=seeded(0)), progress=False)
-    assert not net.training and torch.equal(a, b)
 
 
-def test_the_caller_keeps_its_gradient_mode_between_steps():
-    for _ in ancestral_steps(network, GaussianDiffusion(linear_schedule()), (2, 1), 3):
-        assert torch.is_grad_enabled()
-
-
-def test_labels_reach_the_network_with_t_as_int64():
+def test_the_network_is_given_t_as_int64_and_the_labels_and_the_caller_keeps_its_gradient_mode():
     seen = []
 
     def net(x, t, y=None):
-        seen.append((t.tolist(), t.dtype, y.tolist()))
+        seen.append((t.tolist(), t.dtype, y.tolist(), torch.is_grad_enabled()))
         return x
 
-    y = torch.tensor([4, 2])
-    sample(ddim_steps(net, GaussianDiffusion(linear_schedule()), (2, 1), 2, y=y), progress=False)
-    assert seen == [([1000, 1000], torch.int64, [4, 2]), ([500, 500], torch.int64, [4, 2])]
+    for _ in ddim_steps(net, GaussianDiffusion(linear_schedule()), (2, 1), 2, y=torch.tensor([4, 2])):
+        assert torch.is_grad_enabled()
+    assert seen == [([t, t], torch.int64, [4, 2], False) for t in (1000, 500)]
 
 
-def test_the_progress_bar_stays_off_standard_error(capsys):
-    steps = ddim_steps(network, GaussianDiffusion(linear_schedule()), (2, 1), 4)
-    sample(steps)
+def test_a_sampler_runs_once_with_a_bar_that_stays_off_standard_error(capsys):
+    diffusion = GaussianDiffusion(linear_schedule())
+    sample(ddim_steps(network, diffusion, (2, 1), 4))
     out, err = capsys.readouterr()
     assert "4/4" in out and err == ""
-    sample(ddim_steps(network, GaussianDiffusion(linear_schedule()), (2, 1), 4), progress=False)
-    assert capsys.readouterr() == ("", "")
-
-
-def test_what_does_not_fit_is_named():
-    diffusion = GaussianDiffusion(linear_schedule(100))
-    for steps in (0, 101, -3):
-        with pytest.raises(ValueError, match=rf"steps must lie in 1\.\.100.*got {steps}"):
-            next(ancestral_steps(network, diffusion, (2, 1), steps))
-    for times in ([101, 0], [100, 1], [100, 100, 0], [1, 2, 0], [0], []):
-        with pytest.raises(ValueError, match="times must fall from at most 100 to 0"):
-            next(ddim_steps(network, diffusion, (2, 1), times=times))
-    with pytest.raises(ValueError, match=r"x_T must have shape \(2, 1\), got \(1, 1\)"):
-        next(ddim_steps(network, diffusion, (2, 1), 5, x_T=torch.zeros(1, 1)))
-
-
-# ---- guidance ----
-
-
-def test_chunks_hold_the_same_samples_as_one_batch():
-    """7 samples, 3 at a time: the same generator hands out the same noise, whatever the chunk; labels go with them."""
-    diffusion = GaussianDiffusion(cosine_schedule(100), "v")
-    seen = []
-
-    def net(x, t, y):
-        seen.append((len(x), y.tolist()))
-        return network(x, t) + 0.1 * y[:, None, None, None]
-
-    y, shape = torch.arange(7), (7, 1, 4, 4)
-    chunked = generate(net, diffusion, shape, 5, y=y, chunk=3, generator=seeded(0), progress=False)
-    assert [size for size, _ in seen] == [3] * 5 + [3] * 5 + [1] * 5
-    assert [labels for _, labels in seen][::5] == [[0, 1, 2], [3, 4, 5], [6]]
-    whole = sample(ddim_steps(net, diffusion, shape, 5, y=y, generator=seeded(0)), progress=False)
-    assert (chunked - whole).abs().max() < 1e-6  # eta = 0: x_T is all the noise there is, drawn in order
-    noisy = generate(net, diffusion, shape, 5, y=y, sampler=ddim_steps, eta=1.0, generator=seeded(0), progress=False)
-    assert (noisy - whole).abs().max() > 0.01
-
-
-def test_generate_splits_x_T_and_counts_the_given_times(capsys):
-    x_T, y = torch.randn(5, 1, 4, 4, generator=seeded(3)), torch.arange(5) % 3
-    times = [10, 4, 1, 0]
-    how = dict(y=y, x_T=x_T, times=times)
-    diffusion = GaussianDiffusion(linear_schedule(10), "noise")
-    whole = sample(ddim_steps(network, diffusion, (5, 1, 4, 4), **how), progress=False)
-    made = generate(network, diffusion, (5, 1, 4, 4), chunk=2, **how)
-    assert (made - whole).abs().max() < 1e-6
-    assert "9/9" in capsys.readouterr().out  # three chunks of three steps
-    with pytest.raises(ValueError, match=r"x_T must have shape \(4, 1, 4, 4\)"):
-        generate(network, diffusion, (4, 1, 4, 4), x_T=x_T)
-
-
-def test_a_sampler_runs_once_and_says_so():
-    steps = ddim_steps(network, GaussianDiffusion(linear_schedule(10), "noise"), (1, 1, 4, 4), 2)
+    steps = ddim_steps(network, diffusion, (2, 1), 4)
     sample(steps, progress=False)
+    assert capsys.readouterr() == ("", "")
     with pytest.raises(ValueError, match="runs once"):
         sample(steps, progress=False)
-
-
-def test_generate_names_what_does_not_fit():
-    diffusion = GaussianDiffusion(cosine_schedule(100), "v")
-    with pytest.raises(ValueError, match="must be at least 1, got 0 and 2"):
-        generate(network, diffusion, (2, 1, 4, 4), 5, chunk=0)
-    with pytest.raises(ValueError, match="one label for each of the 2 samples, got 3"):
-        generate(network, diffusion, (2, 1, 4, 4), 5, y=torch.arange(3))
 
 
 def test_memory_does_not_grow_with_the_number_of_steps():
@@ -424,45 +319,28 @@ def test_memory_does_not_grow_with_the_number_of_steps():
     assert 0 < alive[40] <= alive[3]
 
 
-def conditional_net():
-    torch.manual_seed(0)
-    net = UNet(widths=(8, 16), num_classes=3)
-    with torch.no_grad():
-        for p in net.parameters():
-            p += 0.1 * torch.randn(p.shape)
-    return net.eval()
+@pytest.mark.parametrize(
+    "arguments, calls",
+    [
+        (dict(steps=5), 5),
+        (dict(steps=5, clip=False), 5),
+        (dict(x_T=torch.randn(7, 1, 4, 4, generator=seeded(3)), times=[10, 4, 1, 0]), 3),
+    ],
+)
+def test_chunks_hold_the_same_samples_as_one_batch(arguments, calls, capsys):
+    """7 samples, 3 at a time: the same generator hands out the same noise, whatever the chunk; labels go with them."""
+    seen = []
 
-
-def test_guidance_interpolates_and_extrapolates():
-    """Scale 1 is the conditional network, 0 the unconditional one, 3 lies on their line; 1e-5 of outputs of size 1."""
-    net = conditional_net()
-    x, t, y = torch.randn(4, 1, 8, 8, generator=seeded(0)), torch.tensor([1, 50, 500, 1000]), torch.tensor([0, 1, 2, 3])
-    with torch.no_grad():
-        c, u = net(x, t, y), net(x, t)
-        tolerance = 1e-5 * c.abs().max()
-        assert (guided(net, 1)(x, t, y) - c).abs().max() < tolerance
-        assert (guided(net, 0)(x, t, y) - u).abs().max() < tolerance
-        assert (guided(net, 3)(x, t, y) - (3 * c - 2 * u)).abs().max() < 3 * tolerance
-        assert (c - u)[:3].abs().amax((1, 2, 3)).min() > 100 * tolerance  # else the lines above would show nothing
-
-
-def test_guidance_works_on_data_of_any_shape_and_samples():
     def net(x, t, y):
-        return x + y[:, None]
+        seen.append(y.tolist())
+        return network(x, t) + 0.1 * y[:, None, None, None]
 
-    net.num_classes = 5
-    out = guided(net, 2.0)(torch.zeros(2, 3), torch.ones(2, dtype=torch.int64), torch.tensor([1, 4]))
-    assert torch.equal(out, torch.tensor([[-3.0], [3.0]]).expand(2, 3))  # 5 + 2 (y - 5)
-    net = conditional_net().train()
-    steps = ancestral_steps(
-        guided(net, 2.0), GaussianDiffusion(cosine_schedule()), (2, 1, 8, 8), 3, y=torch.tensor([0, 1])
-    )
-    assert torch.isfinite(sample(steps, progress=False)).all() and net.training
-
-
-def test_guidance_without_classes_or_labels_is_named():
-    with pytest.raises(ValueError, match="num_classes"):
-        guided(UNet(widths=(8,), heads=2), 2.0)
-    net = conditional_net()
-    with pytest.raises(ValueError, match="labels y"):
-        guided(net, 2.0)(torch.zeros(2, 1, 8, 8), torch.ones(2, dtype=torch.int64), None)
+    arguments = dict(net=net, diffusion=GaussianDiffusion(cosine_schedule(100)), shape=(7, 1, 4, 4), **arguments)
+    y = torch.arange(7)
+    chunked = generate(**arguments, y=y, chunk=3, generator=seeded(0))
+    assert seen == [[0, 1, 2]] * calls + [[3, 4, 5]] * calls + [[6]] * calls
+    assert f"{3 * calls}/{3 * calls}" in capsys.readouterr().out
+    whole = sample(ddim_steps(**arguments, y=y, generator=seeded(0)), progress=False)
+    assert (chunked - whole).abs().max() < 1e-6  # eta = 0: x_T is all the noise there is, drawn in order
+    noisy = generate(**arguments, y=y, sampler=partial(ddim_steps, eta=1.0), generator=seeded(0), progress=False)
+    assert (noisy - whole).abs().max() > 0.01

@@ -4,64 +4,27 @@ A check runs a student's function on fixed inputs and says whether it is right, 
 it first goes wrong. It returns the student's function if that passes, and the package's own if it does not.
 `checks.reset("q_sample")` shows the stub again, `checks.progress()` how far my_ddpm.py has come, and so does
 `python -m ddpm_course.checks my_ddpm.py`.
+
+What is checked stands in `ddpm_course.exercises`; every exercise there has its check here, under its name.
 """
 
-from .core import CheckFailed, Exercise, Mistake, Verdict
-from .lesson00 import to_model_range
-from .lesson01 import diffuse, next_variance, q_step, to_uint8
-from .lesson02 import alpha_bars, equal_t, merge_noises, predict_x0, q_sample
-from .lesson03 import (
-    betas_from_alpha_bars,
-    cosine_alpha_bars,
-    linear_betas,
-    my_alpha_bars,
-    prior_bits,
-    quadratic_betas,
-    rescaled_betas,
-)
-from .lesson04 import (
-    attention,
-    residual_forward,
-    sinusoidal_embedding,
-    skip_channels,
-    space_to_depth,
-    transposed_convolution,
-    unet_forward,
-)
-from .lesson05 import (
-    discretised_log_likelihood,
-    gaussian_kl,
-    loss_weight,
-    mean_from_noise,
-    posterior,
-    simple_loss,
-    training_loop,
-    training_step,
-)
-from .lesson06 import ancestral_loop, estimate_x0, posterior_step, repaired_sampler, reverse_variance
-from .lesson08 import (
-    bits_per_dimension,
-    count_scores,
-    frechet_limit,
-    frechet_of_gaussians,
-    nearest,
-    step_bits,
-)
+from .. import exercises
+from .judge import Verdict
+from .notebook import Check, CheckFailed
 from .overview import progress, reset
 
-EXERCISES = (
-    to_model_range,
-    *(to_uint8, q_step, diffuse, next_variance),
-    *(merge_noises, alpha_bars, q_sample, predict_x0, equal_t),
-    *(linear_betas, quadratic_betas, cosine_alpha_bars, betas_from_alpha_bars, prior_bits, rescaled_betas),
-    my_alpha_bars,
-    *(sinusoidal_embedding, attention, space_to_depth, transposed_convolution, skip_channels, residual_forward),
-    unet_forward,
-    *(gaussian_kl, posterior, mean_from_noise, loss_weight, simple_loss, discretised_log_likelihood),
-    *(training_step, training_loop),
-    *(estimate_x0, reverse_variance, posterior_step, ancestral_loop, repaired_sampler),
-    *(bits_per_dimension, step_bits, frechet_of_gaussians, frechet_limit, nearest, count_scores),
-)
+EXERCISES = tuple(Check(exercise) for exercise in exercises.EXERCISES)  # in the course's order
+_BY_NAME = {check.name: check for check in EXERCISES}
 
-__all__ = ["EXERCISES", "CheckFailed", "Exercise", "Mistake", "Verdict", "progress", "reset"]
-__all__ += [exercise.name for exercise in EXERCISES]
+__all__ = ["EXERCISES", "Check", "CheckFailed", "Verdict", "progress", "reset", *_BY_NAME]
+
+
+def __getattr__(name: str) -> Check:
+    """`checks.q_sample`, and so on for every exercise."""
+    if name not in _BY_NAME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}: it is not the name of an exercise either")
+    return _BY_NAME[name]
+
+
+def __dir__() -> list[str]:
+    return __all__

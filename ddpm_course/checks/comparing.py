@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .running import Case, Outcome
+from ..exercises.records import Case
+from .running import Outcome
 
 
 @dataclass
@@ -95,6 +96,20 @@ def same(a: Outcome, b: Outcome, tolerance: float) -> bool:
         return False
     x, y = (v.to(torch.complex128) if x.is_complex() or y.is_complex() else v.double() for v in (x, y))
     return bool(torch.isclose(x, y, rtol=tolerance, atol=tolerance, equal_nan=True).all())
+
+
+def between(outcome: Outcome, versions: list[Outcome], tolerance: float) -> bool:
+    """Does every value lie between those of the versions, up to the tolerance? Where one of them is NaN, any value may.
+
+    versions: one formula, rounded one way and another: what a processor makes of it lies between
+    """
+    value = _loosely(outcome.value)
+    bounds = torch.stack([version.value.double() for version in versions])
+    if outcome.error is not None or value is None or value.is_complex() or value.shape != bounds.shape[1:]:
+        return False
+    low, high = bounds.amin(0), bounds.amax(0)
+    within = (value >= low - tolerance * (1 + low.abs())) & (value <= high + tolerance * (1 + high.abs()))
+    return bool((within | low.isnan()).all())
 
 
 def smallest_fact(cases: Iterable[Case], comparisons: Iterable[Comparison]) -> str | None:

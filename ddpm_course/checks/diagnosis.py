@@ -3,34 +3,32 @@
 import inspect
 import types
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import torch
 
-from .comparing import Comparison, same, smallest_fact
-from .running import Case, Outcome, home
-
-if TYPE_CHECKING:
-    from .core import Exercise, Mistake
-
+from ..exercises.records import Case, Mistake
+from .comparing import Comparison, smallest_fact
+from .expected import Expected
+from .running import Outcome, home
 
 STRUCTURAL = ("raises", "none", "type", "shape")  # nothing to hold against the values that a mistake makes
 
 
 def name_mistake(
-    exercise: "Exercise", outcomes: list[Outcome], comparisons: list[Comparison]
-) -> "tuple[Mistake, list[str]] | None":
+    known: Expected, outcomes: list[Outcome], comparisons: list[Comparison]
+) -> tuple[Mistake, list[str]] | None:
     """The mistake that one of whose variants does what the student's function did, and what to say.
 
     It must do so on every case. Where the function gives no values for some cases (it knows no int t, say), the
     others decide, if they leave no doubt, and what goes wrong in those cases is said too.
     """
-    if mistake := matching(exercise.mistakes, exercise, outcomes):
+    exercise = known.exercise
+    if mistake := matching(exercise.mistakes, known, outcomes):
         return mistake, mistake.says.splitlines()
-    valued = [i for i in _not_gpu(exercise) if comparisons[i].problem not in STRUCTURAL]
-    if len(valued) < 2 or isinstance(exercise.expected[0], int) or all(not comparisons[i].problem for i in valued):
+    valued = [i for i in _not_gpu(known) if comparisons[i].problem not in STRUCTURAL]
+    if len(valued) < 2 or isinstance(known.values[0], int) or all(not comparisons[i].problem for i in valued):
         return None
-    found = [m for m in exercise.mistakes if not m.whole and _matches(m, exercise, outcomes, valued)]
+    found = [m for m in exercise.mistakes if not m.whole and _matches(m, known, outcomes, valued)]
     if len(found) != 1:
         return None
     rest = [c if c.problem in STRUCTURAL else _as_if_right(c) for c in comparisons]
@@ -39,21 +37,18 @@ def name_mistake(
     return found[0], [*found[0].says.splitlines(), f"And only {where}: {also[0].lower()}{also[1:]}" if where else also]
 
 
-def matching(mistakes: "list[Mistake]", exercise: "Exercise", outcomes: list[Outcome]) -> "Mistake | None":
+def matching(mistakes: list[Mistake], known: Expected, outcomes: list[Outcome]) -> Mistake | None:
     """The first of the mistakes that does on every case what the student's function did."""
-    everywhere = _not_gpu(exercise)
-    return next((m for m in mistakes if _matches(m, exercise, outcomes, everywhere)), None)
+    everywhere = _not_gpu(known)
+    return next((m for m in mistakes if _matches(m, known, outcomes, everywhere)), None)
 
 
-def _not_gpu(exercise: "Exercise") -> list[int]:
-    return [i for i, case in enumerate(exercise.cases) if not case.gpu]
+def _not_gpu(known: Expected) -> list[int]:
+    return [i for i, case in enumerate(known.exercise.cases) if not case.gpu]
 
 
-def _matches(mistake: "Mistake", exercise: "Exercise", outcomes: list[Outcome], indices: list[int]) -> bool:
-    return any(
-        all(same(outcomes[i], exercise.of_variant(variant, i), exercise.tolerance) for i in indices)
-        for variant in mistake.variants
-    )
+def _matches(mistake: Mistake, known: Expected, outcomes: list[Outcome], indices: list[int]) -> bool:
+    return any(all(known.agrees(outcomes[i], variant, i) for i in indices) for variant in mistake.variants)
 
 
 def _as_if_right(comparison: Comparison) -> Comparison:
@@ -61,9 +56,10 @@ def _as_if_right(comparison: Comparison) -> Comparison:
 
 
 def locate(
-    exercise: "Exercise", function: Callable, outcomes: list[Outcome], comparisons: list[Comparison]
+    known: Expected, function: Callable, outcomes: list[Outcome], comparisons: list[Comparison]
 ) -> tuple[str, list[str]]:
     """The kind of the first problem, and what can be said about it without knowing the mistake."""
+    exercise = known.exercise
     failing = [i for i, c in enumerate(comparisons) if c.problem]
     if any(comparisons[i].problem != "dtype" for i in failing):  # a wrong dtype is the least of them
         failing = [i for i in failing if comparisons[i].problem != "dtype"]
@@ -77,9 +73,9 @@ def locate(
     text.append(comparisons[first].sentence)
     if problem == "values":
         values = [i for i in failing if comparisons[i].problem == "values"]
-        drew = any(outcomes[i].drew and not exercise.of_variant(exercise.reference, i).drew for i in values)
+        drew = any(outcomes[i].drew and not known.outcome(exercise.reference, i).drew for i in values)
         if exercise.linear and not drew:
-            text += _weights(exercise, [(exercise.cases[i], comparisons[i], outcomes[i]) for i in values])
+            text += _weights(known, [(exercise.cases[i], comparisons[i], outcomes[i]) for i in values])
         if drew:
             text.append("It draws random numbers of its own: everything random comes in through the arguments.")
     returned = [outcome for outcome in outcomes if outcome.error is None]
@@ -90,7 +86,7 @@ def locate(
     return problem, text
 
 
-def side_effect(exercise: "Exercise", outcomes: list[Outcome]) -> list[str]:
+def side_effect(outcomes: list[Outcome]) -> list[str]:
     """A sentence if a call changed one of its arguments."""
     changed = list(dict.fromkeys(name for outcome in outcomes for name in outcome.changed))
     if not changed:
@@ -123,16 +119,16 @@ def notebook_variables(function: Callable) -> list[str]:
     )
 
 
-def _weights(exercise: "Exercise", failures: list[tuple[Case, Comparison, Outcome]]) -> list[str]:
+def _weights(known: Expected, failures: list[tuple[Case, Comparison, Outcome]]) -> list[str]:
     """For a result that should be a weighted sum of two arguments: which of the two weights is wrong."""
-    names = exercise.linear
+    exercise, names = known.exercise, known.exercise.linear
     for case, comparison, outcome in failures:
         x, noise = (case.args[exercise.arguments.index(name)] for name in names)
         for row in comparison.wrong.flatten(1).any(1).nonzero().flatten().tolist() if x.ndim > 1 else ():
             basis = torch.stack([x[row].flatten(), noise[row].flatten()], dim=1).cpu().double()  # (pixels, 2)
             if len(basis) < 4:
                 continue
-            want = exercise.expected[exercise.cases.index(case)][row].flatten().cpu().double()
+            want = known.values[exercise.cases.index(case)][row].flatten().cpu().double()
             got = outcome.value[row].detach().flatten().cpu().double()
             (a, b), (right_a, right_b) = (torch.linalg.lstsq(basis, y).solution.tolist() for y in (got, want))
             if (basis @ torch.tensor([a, b], dtype=torch.float64) - got).abs().max() > 1e-3:

@@ -2,17 +2,14 @@
 
 import inspect
 import types
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Container, Iterable
+from typing import Any
 
+from ..colab import LIBRARY
 from ..schedules import Schedule
 from .running import home
 from .sources import assignment_of, global_names, import_line, imported_modules, source_of
 
-if TYPE_CHECKING:
-    from .core import Exercise
-
-NAME = "my_ddpm.py"
 PACKAGE = "ddpm_course"
 
 
@@ -20,10 +17,10 @@ class CannotSave(Exception):
     """Why a function does not go into the file; the message completes "Not saved: ..."."""
 
 
-def entry(thing: Any, name: str, known: dict[str, "Exercise"]) -> tuple[str, list[str]]:
+def entry(thing: Any, name: str, exercises: Container[str]) -> tuple[str, list[str]]:
     """The source that makes `name` mean `thing`: imports, helpers, and the function itself.
 
-    known:   the exercises by name; a call of one of them is not followed
+    exercises: names of functions that have entries of their own: a call of one of them is not followed
     returns  the source, and the names of the exercises that it calls
     raises   CannotSave if the source is not to be found, or leans on something that cannot come along
     """
@@ -44,12 +41,12 @@ def entry(thing: Any, name: str, known: dict[str, "Exercise"]) -> tuple[str, lis
                 continue
             value = _namespace(made)[other]
             origin = getattr(value, "__module__", None) or ""
-            if other in known and callable(value):
+            if other in exercises and callable(value):
                 calls.append(other)
             elif value is Schedule and name != "Schedule":
                 continue  # every file has it
             elif isinstance(value, types.ModuleType) and value.__name__.split(".")[0] == PACKAGE:
-                raise CannotSave(f"{name} uses {value.__name__}, and {NAME} has to work without {PACKAGE}.")
+                raise CannotSave(f"{name} uses {value.__name__}, and {LIBRARY} has to work without {PACKAGE}.")
             elif _is_definition(value) and (origin == made.__module__ or origin.split(".")[0] == PACKAGE):
                 define(value, other)
             elif line := import_line(other, value):
@@ -60,7 +57,7 @@ def entry(thing: Any, name: str, known: dict[str, "Exercise"]) -> tuple[str, lis
                 leaning.append(other)
         if leaning:
             raise CannotSave(
-                f"{name} leans on {_list(leaning)}, which your notebook has and {NAME} would not: "
+                f"{name} leans on {_list(leaning)}, which your notebook has and {LIBRARY} would not: "
                 "make it an argument or define it inside the function, and run both cells again."
             )
         alias = f"\n\n{name} = {made.__name__}{call}\n" if made.__name__ != name or call else ""
@@ -76,7 +73,7 @@ def _reject_dependence(made: Any, name: str, source: str) -> None:
     if free := getattr(getattr(inspect.unwrap(made), "__code__", None), "co_freevars", ()):
         raise CannotSave(f"{name} uses {_list(free)} of the function that it is defined in: pass that as an argument.")
     if any(module.split(".")[0] == PACKAGE for module in imported_modules(source)):
-        raise CannotSave(f"{name} imports {PACKAGE}, and {NAME} has to work without it.")
+        raise CannotSave(f"{name} imports {PACKAGE}, and {LIBRARY} has to work without it.")
 
 
 def _is_definition(thing: Any) -> bool:
@@ -93,8 +90,8 @@ def _namespace(made: Any) -> dict[str, Any]:
 
 def _no_source(thing: Any, name: str) -> str:
     if getattr(thing, "__name__", "") == "<lambda>":
-        return f"the source of a lambda cannot be kept. Write it as `def {name}(...)` to have it in {NAME}."
-    return f"the source of {name} was not found. Define it as a plain function in a cell to have it in {NAME}."
+        return f"the source of a lambda cannot be kept. Write it as `def {name}(...)` to have it in {LIBRARY}."
+    return f"the source of {name} was not found. Define it as a plain function in a cell to have it in {LIBRARY}."
 
 
 def _list(names: Iterable[str]) -> str:

@@ -8,20 +8,20 @@ The file works without ddpm_course: what the functions need and no exercise asks
 import ast
 import contextlib
 import io
-import os
 import re
 import sys
 import types
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .. import colab, schedules
-from .entries import NAME, CannotSave, entry
+from ..exercises import EXERCISES
+from ..exercises.records import Exercise
+from ..files import write_atomically
+from . import judge
+from .entries import CannotSave, entry
 from .running import untouched
-
-if TYPE_CHECKING:
-    from .core import Exercise
 
 HEADER = '''"""My DDPM: the functions I wrote in the course's exercises, each of them checked.
 
@@ -31,19 +31,20 @@ Blocks marked "given" are no work of mine. Check everything again: python -m ddp
 BLOCK = re.compile(
     r"^# >>> (?P<key>\S+) (?P<name>\w+)(?P<given> \(given\))?\n(?P<body>.*?)^# <<< (?P=name)\n", re.M | re.S
 )
+BY_NAME = {exercise.name: exercise for exercise in EXERCISES}
 
 
-def save(exercise: "Exercise", function: Callable, path: str | Path = NAME) -> str:
+def save(exercise: Exercise, function: Callable, path: str | Path = colab.LIBRARY) -> str:
     """Put function into the file, if it passes the same check there. Returns one sentence for the student."""
     path = Path(path)
     try:
         text = path.read_text(encoding="utf-8") if path.exists() else HEADER
         text = add(text, exercise, function)
         namespace = execute(text, path.name)
-        verdict = exercise.check(namespace[exercise.name], namespace["Schedule"])
+        verdict = judge.check(exercise, namespace[exercise.name], namespace["Schedule"])
         if not verdict.solved:
             raise CannotSave(f"in an empty process it no longer passes. {' '.join(verdict.text)}")
-        _write(path, text)
+        write_atomically(path, text)
     except CannotSave as reason:
         return f"Not saved: {reason}"
     except (OSError, UnicodeError) as error:
@@ -53,30 +54,32 @@ def save(exercise: "Exercise", function: Callable, path: str | Path = NAME) -> s
     return f"Saved in {where}, which now holds {mine} function{'s' * (mine != 1)} of yours."
 
 
-def add(text: str, exercise: "Exercise", function: Callable, *, given: bool = False) -> str:
+def add(text: str, exercise: Exercise, function: Callable, *, given: bool = False) -> str:
     """The text of the file with function in it, and with everything it needs; `given` if it is no student's."""
     if HEADER.splitlines()[0] not in text:
-        raise CannotSave(f"there is a {NAME} here that the course did not make. Rename it and run this cell again.")
+        raise CannotSave(
+            f"there is a {colab.LIBRARY} here that the course did not make. Rename it and run this cell again."
+        )
     if not BLOCK.search(text):
-        text = _put(text, "0", "Schedule", entry(schedules.Schedule, "Schedule", {})[0], given=True)
-    body, needed = entry(function, exercise.name, _by_name())
+        text = _put(text, "0", "Schedule", entry(schedules.Schedule, "Schedule", ())[0], given=True)
+    body, needed = entry(function, exercise.name, BY_NAME)
     _reject_clashes(text, exercise.name, body)
     text = _put(text, exercise.number, exercise.name, body, given)
     if exercise.given:
-        body, more = entry(exercise.given, exercise.given.__name__, _by_name())
+        body, more = entry(exercise.given, exercise.given.__name__, BY_NAME)
         text = _put(text, exercise.number, exercise.given.__name__, body, given=True)
         needed += more
     present = {block["name"] for block in BLOCK.finditer(text)}
     while missing := [name for name in needed if name not in present]:
-        other = _by_name()[missing[0]]
-        body, more = entry(other.reference, other.name, _by_name())
+        other = BY_NAME[missing[0]]
+        body, more = entry(other.reference, other.name, BY_NAME)
         text = _put(text, other.number, other.name, body, given=True)
         present.add(other.name)
         needed += more
     return text
 
 
-def execute(text: str, name: str = NAME) -> dict[str, Any]:
+def execute(text: str, name: str = colab.LIBRARY) -> dict[str, Any]:
     """Run the file in an empty namespace and return that.
 
     raises  CannotSave with the line number if it does not run
@@ -102,17 +105,6 @@ def execute(text: str, name: str = NAME) -> dict[str, Any]:
 def given_names(text: str) -> set[str]:
     """Names of the blocks that the student did not write."""
     return {block["name"] for block in BLOCK.finditer(text) if block["given"]}
-
-
-def exercises() -> tuple["Exercise", ...]:
-    """All of them, in the course's order."""
-    from . import EXERCISES  # at call time: the lessons import this module
-
-    return EXERCISES
-
-
-def _by_name() -> dict[str, "Exercise"]:
-    return {exercise.name: exercise for exercise in exercises()}
 
 
 def _reject_clashes(text: str, name: str, body: str) -> None:
@@ -145,13 +137,3 @@ def _put(text: str, key: str, name: str, body: str, given: bool = False) -> str:
 
 def _order(key: str) -> tuple[int, ...]:
     return tuple(int(part) for part in key.split("."))
-
-
-def _write(path: Path, text: str) -> None:
-    """Replace the file in one step: a lost runtime leaves the old one or the new one."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8", newline="\n")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from .. import colab
-from . import library, report
+from ..exercises import EXERCISES
+from . import display, judge, library
 
 
 def reset(name: str) -> None:
@@ -12,15 +13,14 @@ def reset(name: str) -> None:
     name:   the function's, "q_sample"
     raises  ValueError if there is no such exercise
     """
-    exercises = {exercise.name: exercise for exercise in library.exercises()}
-    if name not in exercises:
-        raise ValueError(f"there is no exercise {name!r}; there are {', '.join(exercises)}")
-    exercise = exercises[name]
+    exercise = library.BY_NAME.get(name)
+    if exercise is None:
+        raise ValueError(f"there is no exercise {name!r}; there are {', '.join(library.BY_NAME)}")
     note = "Copy this into the exercise cell to begin again. What is saved stays until you solve it anew."
-    report.show(
+    display.show(
         f"Exercise {exercise.number}, {name}",
         [note, "", *exercise.stub.strip().splitlines()],
-        report.COLOURS["package"],
+        display.COLOURS["package"],
     )
 
 
@@ -30,32 +30,33 @@ def progress(path: str | Path | None = None) -> bool:
     path:    the file; by default where the checks save it
     returns  False if the file does not run or holds a function that does not pass
     """
-    path, lines, solved, good = Path(path or colab.own_folder() / library.NAME), [], 0, True
+    path = Path(path or colab.own_folder() / colab.LIBRARY)
     text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
     try:
         namespace = library.execute(text, path.name)
     except library.CannotSave as reason:
-        report.show(
-            f"{report.MARKS['wrong']} {path.name}",
+        display.show(
+            f"{display.MARKS['wrong']} {path.name}",
             [f"{str(reason)[:1].upper()}{str(reason)[1:]}"],
-            report.COLOURS["wrong"],
+            display.COLOURS["wrong"],
         )
         return False
     given = library.given_names(text)
-    width = max(len(exercise.name) for exercise in library.exercises())
-    for exercise in library.exercises():
+    width = max(map(len, library.BY_NAME))
+    lines, solved, good = [], 0, True
+    for exercise in EXERCISES:
         status, detail = "not attempted", "not here yet"
         if exercise.name in given:
             detail = "given, not yours yet"
         elif exercise.name in namespace:
             arguments = [namespace["Schedule"]] if "Schedule" in namespace else []
-            verdict = exercise.check(namespace[exercise.name], *arguments)
+            verdict = judge.check(exercise, namespace[exercise.name], *arguments)
             status, detail = verdict.status, "solved" if verdict.solved else " ".join(verdict.text)
             solved += verdict.solved
             good &= verdict.solved
-        lines.append(f"{report.MARKS[status]} {exercise.number}  {exercise.name:<{width}} {detail}")
-    title = f"{path.name}: {solved} of {len(library.exercises())} exercises solved"
+        lines.append(f"{display.MARKS[status]} {exercise.number}  {exercise.name:<{width}} {detail}")
+    title = f"{path.name}: {solved} of {len(EXERCISES)} exercises solved"
     if not path.exists():
         title = f"There is no {path.name} here yet. It appears when a check passes."
-    report.show(title, lines, report.COLOURS["solved" if good else "wrong"])
+    display.show(title, lines, display.COLOURS["solved" if good else "wrong"])
     return good

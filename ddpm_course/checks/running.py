@@ -15,52 +15,14 @@ import traceback
 import types
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
+from ..exercises.records import Betas, Case, Seed
 from ..schedules import Schedule
-
-
-@dataclass(frozen=True)
-class Betas:
-    """An argument of a case: becomes a new Schedule with these betas, of whichever class is being checked."""
-
-    values: tuple[float, ...]
-
-
-@dataclass(frozen=True)
-class Seed:
-    """An argument of a case: becomes a new CPU generator with this seed."""
-
-    value: int
-
-
-@dataclass(frozen=True)
-class Case:
-    """One fixed input.
-
-    label:  how a verdict refers to it, "images (3, 2, 4, 5), t = 1"
-    args:   the arguments, copied for every call; Betas and Seed are built anew. Networks and optimizers are copied
-            together, so that a copied optimizer moves the weights of the copied network
-    facts:  phrase -> bool, or bool tensor that broadcasts to the result: which elements the phrase is true of.
-            "for an int t" is a good phrase: a verdict says "wrong only for an int t"
-    gpu:    tells of the device alone; mistakes are recognised on the other cases
-    may_change: names of the arguments that a right answer changes: a network that is trained, its optimizer
-    result: (the arguments after the call, the value returned) -> what is compared, where that is not the value alone:
-            the weights after a training step, say; {"mean": ..., "variance": ...} for results that have names
-    use:    (the function, the arguments one by one) -> value, where calling it once shows too little
-    """
-
-    label: str
-    args: tuple
-    facts: dict[str, Any] = field(default_factory=dict)
-    gpu: bool = False
-    may_change: tuple[str, ...] = ()
-    result: Callable[[tuple, Any], Any] | None = None
-    use: Callable | None = None
 
 
 @dataclass
@@ -153,6 +115,16 @@ def home(function: Callable) -> types.FunctionType | None:
         else:
             function = inspect.getattr_static(type(function), "__call__", None)
     return None
+
+
+def instance(function: Any) -> Any:
+    """An instance, if function is a class that can be made without arguments and then called."""
+    if isinstance(function, type) and "__call__" in dir(function):
+        try:
+            return function()
+        except Exception:
+            return function
+    return function
 
 
 def _fresh(args: tuple, schedule_class: type) -> tuple:

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
-from ..data import to_uint8
+from ..pixels import to_uint8
 from .base import finish, style
 from .describing import Picture
 

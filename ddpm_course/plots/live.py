@@ -7,6 +7,9 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from ..modes import fast_mode
+from ..nets import device_of
+from ..samplers import ddim_steps, sample
 from .base import finish, style
 from .images import tile
 
@@ -67,9 +70,6 @@ class LiveTraining:
 
     def draw(self, net) -> Tensor:
         """Samples from the same noise every time, so that rows compare; the training's generator is not touched."""
-        from ..samplers import ddim_steps, device_of, sample
-        from ..training import fast_mode
-
         device = device_of(net)
         generator = torch.Generator(device).manual_seed(0)
         labels = None if self.labels is None else self.labels.to(device)

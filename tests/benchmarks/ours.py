@@ -2,14 +2,12 @@
 
 import ast
 import inspect
-import json
-from contextlib import redirect_stdout
 
 import torch
 
 from ddpm_course import samplers, schedules
+from ddpm_course.classroom import editions
 from ddpm_course.diffusion import GaussianDiffusion
-from ddpm_course.editions import ROOT
 from ddpm_course.unet import UNet
 
 NOT_RECIPE = {"minutes", "watch", "checkpoint"}  # keywords of the lesson's call that do not change what is learned
@@ -17,11 +15,11 @@ NOT_RECIPE = {"minutes", "watch", "checkpoint"}  # keywords of the lesson's call
 
 def lesson_00() -> tuple[UNet, GaussianDiffusion, dict]:
     """The network, what its output means, and the keywords of `train` that lesson 00 sets, if any."""
-    notebook = json.loads((ROOT / "notebooks" / "solutions" / "00_start_here.ipynb").read_text(encoding="utf-8"))
-    cells = {cell["id"]: "".join(cell["source"]) for cell in notebook["cells"]}
+    notebook = editions.read(editions.ROOT / "notebooks" / "solutions" / "00_start_here.ipynb")
+    cells = {cell.id: cell.source for cell in notebook.cells}
     names = {"torch": torch, "UNet": UNet, "GaussianDiffusion": GaussianDiffusion, **vars(schedules)}
-    with redirect_stdout(None):
-        exec(cells["model"], names)  # the course's own cell: `my_net = UNet(…)`, `my_diffusion = GaussianDiffusion(…)`
+    names["print"] = lambda text: None
+    exec(cells["model"], names)  # the course's own cell: `my_net = UNet(…)`, `my_diffusion = GaussianDiffusion(…)`
     calls = [node for node in ast.walk(ast.parse(cells["train"])) if isinstance(node, ast.Call)]
     call = next(node for node in calls if getattr(node.func, "id", None) == "train")
     keywords = {k.arg: ast.literal_eval(k.value) for k in call.keywords if k.arg not in NOT_RECIPE}

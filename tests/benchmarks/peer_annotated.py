@@ -13,20 +13,20 @@ from ddpm_course.losses import diffusion_loss
 from ddpm_course.samplers import ancestral_steps
 from ddpm_course.schedules import Schedule, linear_schedule
 
-TITLE = "Annotated Diffusion Model"
 DIFFUSION = GaussianDiffusion(linear_schedule(300, rescale=False), predicts="noise", variance="small")
 BATCH = 128
 
 
 class FromZero(nn.Module):
-    """A network that counts time from 0, unet(x, t), as net(x, t, y=None) with t in 1…T."""
+    """A network that counts time from 0, unet(x, t), as net(x, t, y=None) with t in 1…T; diffusers' wraps its output."""
 
     def __init__(self, unet: nn.Module):
         super().__init__()
         self.unet = unet
 
     def forward(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
-        return self.unet(x, t - 1)
+        output = self.unet(x, t - 1)
+        return getattr(output, "sample", output)
 
 
 def build(schedule: Schedule) -> nn.Module:

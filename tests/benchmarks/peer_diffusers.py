@@ -11,25 +11,14 @@ import torch.nn.functional as F
 from diffusers import DDPMScheduler, UNet2DModel
 from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel
+from peer_annotated import FromZero
 from torch import Tensor, nn
 
 from ddpm_course.diffusion import GaussianDiffusion
 from ddpm_course.schedules import Schedule, linear_schedule
 
-TITLE = "diffusers UNet2DModel"
 DIFFUSION = GaussianDiffusion(linear_schedule(1000), predicts="noise", variance="small")
 BATCH = 16
-
-
-class FromZero(nn.Module):
-    """unet(x, t).sample with t in 0…T-1, as net(x, t, y=None) with t in 1…T."""
-
-    def __init__(self, unet: nn.Module):
-        super().__init__()
-        self.unet = unet
-
-    def forward(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
-        return self.unet(x, t - 1).sample
 
 
 def build(schedule: Schedule) -> nn.Module:
@@ -72,14 +61,14 @@ def recipe(net: nn.Module, steps: int):
 
 def sampler(net: nn.Module, shape: tuple[int, ...]):
     """The loop of DDPMPipeline, which the example samples with."""
-    return "DDPMPipeline, 1,000 steps", 1000, _pipeline(net.unet, shape)
 
+    @torch.no_grad()
+    def steps():
+        scheduler, device = DDPMScheduler(num_train_timesteps=1000), next(net.parameters()).device
+        x = torch.randn(shape, device=device)
+        scheduler.set_timesteps(1000)
+        for t in scheduler.timesteps:
+            x = scheduler.step(net.unet(x, t).sample, t, x).prev_sample
+            yield x
 
-@torch.no_grad()
-def _pipeline(unet: nn.Module, shape: tuple[int, ...]):
-    scheduler, device = DDPMScheduler(num_train_timesteps=1000), next(unet.parameters()).device
-    x = torch.randn(shape, device=device)
-    scheduler.set_timesteps(1000)
-    for t in scheduler.timesteps:
-        x = scheduler.step(unet(x, t).sample, t, x).prev_sample
-        yield x
+    return "DDPMPipeline, 1,000 steps", 1000, steps()

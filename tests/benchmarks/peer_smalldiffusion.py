@@ -15,7 +15,6 @@ from ddpm_course.diffusion import GaussianDiffusion
 from ddpm_course.schedules import Schedule
 from ddpm_course.training import EMA
 
-TITLE = "smalldiffusion U-Net"
 SIGMAS = torch.logspace(-2, torch.tensor(20.0).log10().item(), 800)  # ScheduleLogLinear(800, 0.01, 20)
 BATCH = 1024
 SLICE = 128  # the gradients of eight of these add up to the batch's; all at once it needs more than 20 GB

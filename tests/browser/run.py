@@ -23,7 +23,8 @@ from pathlib import Path
 import broken
 import looking
 
-from ddpm_course import editions, lab
+from ddpm_course import lab
+from ddpm_course.classroom import editions
 
 QUIET = "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-sync"
 TRACKER = {"windowingMode": "none"}  # JupyterLab then keeps the whole lesson in the page, not only what is in view

@@ -75,26 +75,15 @@ def try_tests(python: str, folder: Path) -> None:
     clone = Path(shutil.copytree(ROOT, folder / "clone", ignore=LEFT_OUT))
     own = environment(python, folder)
     command(own, "-m", "pip", "install", "--quiet", "-e", ".[test]", "-r", "requirements.txt", cwd=clone)
-    command(
-        own,
-        "-m",
-        "pytest",
-        "-q",
-        "-n",
-        "2",
-        "--dist",
-        "worksteal",
-        "-m",
-        "not slow",
-        "--ignore=tests/test_notebooks.py",
-        cwd=clone,
-    )
+    options = ["-q", "-n", "2", "--dist", "worksteal", "--ignore=tests/test_notebooks.py"]
+    command(own, "-m", "pytest", *options, "-m", "not slow", cwd=clone)
 
 
 def try_colab(python: str, folder: Path) -> None:
     """The repository that the setup cell names is a local one: git is told to look there in place of the address."""
     sys.path.insert(0, str(ROOT))
-    from ddpm_course import REF, REPOSITORY, editions
+    from ddpm_course import REF, REPOSITORY
+    from ddpm_course.classroom import editions
 
     origin, content = Path(shutil.copytree(ROOT, folder / "origin", ignore=LEFT_OUT)), folder / "content"
     git = "git", "-c", "user.name=test", "-c", "user.email=test@example.com", "-C", origin

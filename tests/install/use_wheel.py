@@ -1,6 +1,8 @@
 """Run by the Python of an empty environment, in an empty folder: the installed course works outside the clone."""
 
+import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -38,3 +40,11 @@ def wrong(schedule, x0, t, noise):
 assert checks.q_sample(q_sample, save=False) is q_sample
 assert checks.q_sample(wrong, save=False) is not wrong
 print("checks: a right answer is accepted, a wrong one is not")
+
+assert (
+    find_spec("ddpm_course.classroom") is find_spec("ddpm_course.editions") is find_spec("ddpm_course.kernels") is None
+)
+copy = [sys.executable, "-m", "ddpm_course.lab", "copy", "work"]
+done = subprocess.run(copy, capture_output=True, text=True, check=False)
+assert done.returncode == 1 and done.stderr.startswith("copy: there are no notebooks beside the package"), done.stderr
+print("no classroom; copying lessons says where they are")

@@ -1,0 +1,130 @@
+"""Judges a student's function: is it right, which mistake does it hold, or where does it first go wrong?
+
+It shows nothing and saves nothing, and knows of an exercise what its record says.
+"""
+
+import dis
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..exercises.records import Exercise
+from ..schedules import Schedule
+from . import diagnosis
+from .comparing import compare
+from .expected import expected
+from .running import Outcome, home, run
+
+
+@dataclass
+class Verdict:
+    """What a check found.
+
+    status:   "solved", "not attempted", "wrong", or "package" (it was given the package's own function)
+    mistake:  the id of the mistake it is, if it is one the exercise knows
+    problem:  else what kind of thing goes wrong first: signature, raises, none, type, shape, device, nan,
+              values, dtype, changed
+    text:     for the student, one sentence a line
+    """
+
+    status: str
+    text: list[str] = field(default_factory=list)
+    mistake: str | None = None
+    problem: str | None = None
+    passed: int = 0
+    cases: int = 0
+
+    @property
+    def solved(self) -> bool:
+        return self.status == "solved"
+
+
+def check(exercise: Exercise, function: Any, schedule_class: type = Schedule) -> Verdict:
+    """Run a function on the cases of an exercise, with schedules of `schedule_class`, and say what it is.
+
+    The order is that of usefulness to the student: what is no attempt at all, what is right, what has a name, and only
+    then what merely differs.
+    """
+    if function is exercise.reference or home(function) is exercise.reference:
+        return Verdict("package", ["This is the course's own function, standing in for yours.",
+                                   "Run the exercise cell again, then this one."])  # fmt: skip
+    if not callable(function):
+        return Verdict("wrong", [f"`{exercise.name}` is {function!r:.60}, not a function."], problem="type")
+    if complaint := _signature_complaint(exercise, function):
+        return Verdict("wrong", [complaint], problem="signature")
+    outcomes = [run(function, case, exercise.arguments, schedule_class) for case in exercise.cases]
+    if all(isinstance(outcome.error, NotImplementedError) for outcome in outcomes) or _is_empty(function):
+        return Verdict("not attempted", [f"Begin here: {exercise.first}"])
+
+    known = expected(exercise)
+    comparisons = [
+        compare(outcome, value, case, exercise.tolerance, exercise.any_float)
+        for outcome, value, case in zip(outcomes, known.values, exercise.cases, strict=True)
+    ]
+    problems = {comparison.problem for comparison in comparisons}
+    side_effect = diagnosis.side_effect(outcomes)
+    comparable = not side_effect and problems <= {"", "values", "shape"}
+    if exercise.aim and comparable and (verdict := _by_aim(exercise, outcomes)):
+        return verdict
+    passed, n = sum(not c.problem for c in comparisons), len(comparisons)
+    if passed == n and not side_effect:
+        return _solved(n, f"{n} of {n}", diagnosis.printed(outcomes))
+    other = diagnosis.matching(exercise.alternatives, known, outcomes)
+    if other and not side_effect and "dtype" not in problems:
+        return _solved(n, f"All {n}", other.says.splitlines())
+
+    named = diagnosis.name_mistake(known, outcomes, comparisons) if passed < n else None
+    mistake, problem = None, None
+    if named:
+        mistake, text = named[0].id, named[1]
+    elif passed < n:
+        problem, text = diagnosis.locate(known, function, outcomes, comparisons)
+    else:
+        problem, text = "changed", ["The result is right."]
+    text += [*side_effect, *diagnosis.printed(outcomes)]
+    return Verdict("wrong", text, mistake, problem, passed=passed, cases=n)
+
+
+def _solved(n: int, number: str, more: list[str]) -> Verdict:
+    return Verdict("solved", [f"{number} cases pass. The lesson now runs on your function.", *more], passed=n, cases=n)
+
+
+def _by_aim(exercise: Exercise, outcomes: list[Outcome]) -> Verdict | None:
+    """The verdict by what the results do, whatever their values; None if they are not what is asked for at all."""
+    aim, results = exercise.aim, [(o.value, case) for o, case in zip(outcomes, exercise.cases, strict=True)]
+    if not all(aim.fits(*result) for result in results):
+        return None
+    faults, n = [aim.fault(*result) for result in results], len(results)
+    printed = diagnosis.printed(outcomes)
+    if not any(faults):
+        return _solved(n, f"{n} of {n}", [aim.score(*results[0]), *printed])
+    mistake = next(mistake for mistake in exercise.mistakes if mistake.id in faults)
+    score = aim.score(*results[faults.index(mistake.id)])
+    first, *rest = mistake.says.splitlines()
+    text = [first, *([score] if score else []), *rest, *printed]
+    return Verdict("wrong", text, mistake.id, passed=faults.count(None), cases=n)
+
+
+def _signature_complaint(exercise: Exercise, function: Callable) -> str | None:
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # some built-in functions have none
+        return None
+    try:
+        signature.bind(*exercise.arguments)
+    except TypeError:
+        theirs = ", ".join(signature.parameters)
+        return f"The lesson calls {exercise.name}({', '.join(exercise.arguments)}); yours takes ({theirs})."
+    return None
+
+
+def _is_empty(function: Callable) -> bool:
+    """Is the body nothing but a docstring, `pass` or `...`?"""
+    wrote = home(function)
+    if wrote is None:
+        return False
+    names = {"RESUME", "NOP", "LOAD_CONST", "RETURN_VALUE", "RETURN_CONST", "COPY_FREE_VARS", "MAKE_CELL", "CACHE"}
+    instructions = list(dis.get_instructions(wrote))
+    returns = [i for i in instructions if i.opname in ("LOAD_CONST", "RETURN_CONST")]
+    return all(i.opname in names for i in instructions) and all(i.argval is None for i in returns)

@@ -1,0 +1,118 @@
+"""Runs one submission and tells the verdicts of the checks: the process that `supervisor` starts.
+
+It runs in IPython, as a kernel does, but without a kernel, which would need a network. `cells.json` in the current
+folder is the lesson with the student's answers in it. What the process has to tell goes out line by line as JSON;
+what the cells print goes nowhere.
+"""
+
+import builtins
+import dis
+import json
+import os
+import sys
+import types
+from pathlib import Path
+
+from . import sandbox
+
+
+def names(source: str) -> tuple[set[str], set[str]]:
+    """The global names that a cell binds, and those that it takes from elsewhere; none if it does not compile."""
+    from IPython.core.inputtransformer2 import TransformerManager
+
+    if source.lstrip().startswith("%%"):  # %%time and the like; what stands below is Python
+        source = source.lstrip().partition("\n")[2]
+    try:
+        code = compile(TransformerManager().transform_cell(source), "cell", "exec", flags=0x2000)  # await at the top
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return set(), set()
+    bound, used, rest = set(), set(), [code]
+    while rest:
+        code = rest.pop()
+        rest += [constant for constant in code.co_consts if isinstance(constant, types.CodeType)]
+        for instruction in dis.get_instructions(code):
+            if instruction.opname in ("STORE_NAME", "STORE_GLOBAL") and code.co_name == "<module>":
+                bound.add(instruction.argval)
+            elif instruction.opname in ("LOAD_NAME", "LOAD_GLOBAL"):
+                used.add(instruction.argval)
+    return bound, used - set(dir(builtins))
+
+
+def needed(cells: list[dict]) -> list[dict]:
+    """The exercises, and of the other cells only those that define what an exercise or one of them uses.
+
+    A lesson's trainings and figures take minutes; no answer depends on them. A name means what the last cell before
+    says that it is: before the one that uses it and, as a function looks it up when it is called, before the exercise.
+    What `import *` brings nobody knows, so that always runs.
+    """
+    known = [names("\n".join(cell["sources"])) for cell in cells]
+    stars = {i for i, cell in enumerate(cells) if any("import *" in source for source in cell["sources"])}
+    kept = stars | {i for i, cell in enumerate(cells) if cell["exercise"]}
+    wanted, seen = [(name, i) for i in kept for name in known[i][1]], set()
+    while wanted:
+        name, before = wanted.pop()
+        binds = next((i for i in range(before - 1, -1, -1) if name in known[i][0]), None)
+        if binds is not None and (binds, before) not in seen:
+            seen.add((binds, before))
+            kept.add(binds)
+            wanted += [(used, place) for used in known[binds][1] for place in (binds, before)]
+    return [cells[i] for i in sorted(kept)]
+
+
+def verdict(shell, exercise, sources: list[str]) -> dict:
+    """Run an exercise's cells, check what they define, and leave in its place what the lesson goes on with."""
+    from ddpm_course.checks.running import instance
+
+    shell.user_ns.pop(exercise.name, None)
+    results = [shell.run_cell(source) for source in sources]
+    found = {"status": "wrong", "mistake": None, "problem": "cell fails"}
+    if exercise.name in shell.user_ns:
+        function = instance(shell.user_ns[exercise.name])
+        judged = exercise.check(function)
+        found = {"status": judged.status, "mistake": judged.mistake, "problem": judged.problem}
+        if any("MemoryError" in line or "can't allocate memory" in line for line in judged.text):
+            found = {"status": "stopped", "mistake": None, "problem": "memory"}
+        if judged.solved:
+            return found
+    elif all(result.success for result in results):
+        found = {"status": "not attempted", "mistake": None, "problem": None}
+    shell.user_ns[exercise.name] = exercise.reference
+    return found
+
+
+def main() -> None:
+    options = json.loads(sys.argv[1])
+    closed = sandbox.confine(Path.cwd(), **options)
+    if not closed["network"] and not options["network"]:
+        sys.exit("the network cannot be cut off")
+    from IPython.core.interactiveshell import InteractiveShell
+
+    from ddpm_course import checks
+
+    channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for stream in range(3):
+        os.dup2(nowhere, stream)
+
+    def tell(**message) -> None:
+        print(json.dumps(message), file=channel, flush=True)
+
+    tell(ready=True)
+    cells = json.loads(Path("cells.json").read_text(encoding="utf-8"))
+    shell = InteractiveShell.instance()
+    for cell in needed(cells):
+        name = cell["exercise"]
+        if name is None:
+            for source in cell["sources"]:
+                shell.run_cell(source)
+        elif not cell["sources"]:  # not handed in, or left out because it never came back
+            shell.user_ns[name] = getattr(checks, name).reference
+        else:
+            tell(begun=name)
+            tell(exercise=name, **verdict(shell, getattr(checks, name), cell["sources"]))
+    tell(done=True)
+    os._exit(0)  # whatever threads the cells have left
+
+
+if __name__ == "__main__":
+    main()

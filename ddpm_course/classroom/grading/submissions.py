@@ -1,0 +1,161 @@
+"""Finds what students handed in, puts their answers into the course's own notebook, and runs that.
+
+Nothing here executes a submission, and nothing in one can make these functions fail: what cannot be read becomes a
+row of the report. `supervisor` goes on from here.
+"""
+
+import json
+import os
+import re
+import stat
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..editions import is_check, is_solution, lessons, read
+
+LARGEST = 20 << 20  # bytes of a notebook; one with every figure and animation of a lesson has under 1 MB
+
+
+@dataclass
+class Lesson:
+    """A lesson as the course has it: its code cells in order, and which of them are exercises.
+
+    cells:     (the cell's id, its source, the exercise's name or None), checks left out
+    """
+
+    name: str
+    cells: list[tuple[str, str, str | None]]
+
+    @property
+    def exercises(self) -> dict[str, str]:
+        """The name of each exercise, by the id of its cell."""
+        return {id: exercise for id, _, exercise in self.cells if exercise}
+
+
+@dataclass
+class Submission:
+    """A notebook that was handed in.
+
+    answers:   the sources of each exercise's cells, by the exercise's name; those that are not there are missing
+    others:    the student's own cells, and their versions of the course's, by the id of the course's cell before
+    unreadable: why it cannot be used at all
+    """
+
+    path: Path
+    student: str
+    lesson: Lesson | None = None
+    answers: dict[str, list[str]] = field(default_factory=dict)
+    others: dict[str, list[str]] = field(default_factory=dict)
+    unreadable: str | None = None
+
+
+def course(root: Path) -> list[Lesson]:
+    """The lessons with exercises, from the student edition.
+
+    raises FileNotFoundError where there are no notebooks, as in an installed package
+    """
+    found = []
+    for name in lessons(root):
+        path, cells, previous = root / "notebooks" / f"{name}.ipynb", [], None
+        for cell in (cell for cell in read(path).cells if cell.cell_type == "code"):
+            if is_check(cell) and previous is not None and (match := re.match(r"(\w+) = checks\.\1\(", cell.source)):
+                cells[-1] = (previous.id, previous.source, match[1])
+            elif not is_check(cell):
+                cells.append((cell.id, cell.source, None))
+            previous = cell if is_solution(cell) else None
+        found.append(Lesson(name, cells))
+    if not found:
+        raise FileNotFoundError("the report needs the notebooks: run it in a clone of the repository")
+    return [lesson for lesson in found if lesson.exercises]
+
+
+# ---- finding and reading --------------------------------------------------------------------------------------------
+
+
+def find(folder: Path, known: list[Lesson]) -> list[Submission]:
+    """Every notebook below a folder, in the order of the paths; JupyterLab's copies of earlier states are not meant.
+
+    The student is the first folder whose name is not a lesson's, or the file's name where there is no such folder.
+    Two files of one student and lesson are both kept, under their paths.
+    """
+    paths = [Path(top, name) for top, _, files in os.walk(folder) for name in files if name.endswith(".ipynb")]
+    found = []
+    for path in sorted(path for path in paths if ".ipynb_checkpoints" not in path.parts):
+        inside = path.relative_to(folder)
+        named = next((lesson for lesson in known if lesson.name in str(inside)), None)
+        parts = [part.replace(named.name, "").strip(" _-") if named else part for part in inside.with_suffix("").parts]
+        parts = [part for part in parts if part and part != "submitted"]
+        found.append(open_submission(path, _plain(parts[0] if parts else str(inside)), named, known))
+    taken = [(one.student, one.lesson and one.lesson.name) for one in found]
+    for one, place in zip(found, taken, strict=True):
+        if taken.count(place) > 1:
+            one.student = _plain(str(one.path.relative_to(folder)))
+    return found
+
+
+def _plain(name: str) -> str:
+    """A name that came with a submission, without what would move a terminal's cursor or start a sheet's formula."""
+    name = "".join(c if c.isprintable() else "?" for c in name.encode("utf-8", "replace").decode())
+    return f"'{name}" if name[:1] in "=+-@" else name
+
+
+def open_submission(path: Path, student: str, named: Lesson | None, known: list[Lesson]) -> Submission:
+    """Read a notebook; `named` is the lesson that its path names, used where the cells tell of none."""
+    found = Submission(path, student, named)
+    try:
+        about = path.lstat()
+        if not stat.S_ISREG(about.st_mode):  # a link could lead to somebody else's answers
+            found.unreadable = "not a file"
+        elif about.st_size > LARGEST:
+            found.unreadable = f"larger than {LARGEST >> 20} MB"
+        else:
+            _fill(found, [c for c in _cells(json.loads(path.read_bytes())) if c["kind"] == "code"], known)
+    except OSError as error:
+        found.unreadable = error.strerror or "cannot be read"
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, MemoryError):
+        found.unreadable = "not a notebook"
+    return found
+
+
+def _cells(notebook: dict) -> list[dict]:
+    """Kind, source and possible ids of each cell. Colab keeps nbgrader's and its own id in the metadata."""
+    cells = []
+    for cell in notebook["cells"]:
+        metadata, source = cell.get("metadata", {}), cell.get("source", "")
+        ids = (metadata.get("nbgrader", {}).get("grade_id"), cell.get("id"), metadata.get("id"))
+        source = source if isinstance(source, str) else "".join(source)
+        cells.append({"kind": cell["cell_type"], "source": source, "ids": [i for i in ids if isinstance(i, str)]})
+    return cells
+
+
+def _fill(found: Submission, cells: list[dict], known: list[Lesson]) -> None:
+    """Recognise the lesson, then the answers, then what else the student wrote or changed."""
+
+    def by_id(cell: dict, lesson: Lesson) -> str | None:
+        return next((lesson.exercises[i] for i in cell["ids"] if i in lesson.exercises), None)
+
+    def by_name(cell: dict, lesson: Lesson) -> str | None:
+        defined = re.findall(r"^(?:def|class) (\w+)", cell["source"], flags=re.MULTILINE)
+        return next((name for name in defined if name in lesson.exercises.values()), None)
+
+    def how_many(lesson: Lesson) -> tuple[int, int]:
+        return tuple(len({by(cell, lesson) for cell in cells} - {None}) for by in (by_id, by_name))
+
+    likely = max(known, key=how_many)
+    if any(how_many(likely)):
+        found.lesson = likely
+    if found.lesson is None:
+        found.unreadable = "no exercise of the course in it"
+        return
+    lesson, place = found.lesson, ""
+    course = {id: source for id, source, _ in lesson.cells}
+    identified = {by_id(cell, lesson) for cell in cells}
+    for cell in cells:
+        place = next((i for i in cell["ids"] if i in course), place)
+        exercise = by_id(cell, lesson)
+        if exercise is None and (named := by_name(cell, lesson)) not in identified:
+            exercise = named
+        if exercise:
+            found.answers.setdefault(exercise, []).append(cell["source"])
+        elif cell["source"] not in course.values() and not any(i.startswith("check-") for i in cell["ids"]):
+            found.others.setdefault(place, []).append(cell["source"])

@@ -1,0 +1,210 @@
+"""Training within a budget (lessons 00, 06 and 07): the loop around the step.
+
+`step` is what happens in one step, `plan` how many there are, and `state` what survives when they are interrupted.
+"""
+
+import hashlib
+from collections.abc import Callable
+from contextlib import nullcontext, suppress
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ..diffusion import GaussianDiffusion
+from ..modes import fast_mode
+from .devices import Team
+from .plan import Budget, learning_rate
+from .state import Keeper, digest, unbroken
+from .step import Run, Training
+
+FAST_STEPS = 6
+
+
+def train(
+    net: nn.Module,
+    diffusion: GaussianDiffusion,
+    images: Tensor,
+    labels: Tensor | None = None,
+    *,
+    minutes: float | None = None,
+    steps: int | None = None,
+    batch_size: int = 64,
+    lr: float = 4e-3,
+    ema_decay: float = 0.995,
+    label_dropout: float = 0.1,
+    kind: str = "l2",
+    seed: int = 0,
+    device: torch.device | str | None = None,
+    compile: bool = False,
+    checkpoint: str | Path | None = None,
+    save_minutes: float = 1.0,
+    watch: Callable[[Run], None] | None = None,
+    report_every: int = 25,
+) -> Run:
+    """Algorithm 1 of Ho et al. (2020), for a number of minutes or of steps.
+
+    net, diffusion: what to train, and what its output means; the network is moved to `device`
+    images:         (N, C, H, W) uint8; they stay on the device and are shuffled and scaled there
+    labels:         (N,) integers in 0..net.num_classes - 1, or None; `label_dropout` of them become the null class,
+                    for guidance
+    minutes, steps: one of the two. Minutes are turned into steps by timing the first ones (see `Budget`), and buy
+                    training steps alone: what `watch` does comes on top. In fast mode there are a few steps at most.
+    batch_size:     images a step, of all processes together; no more than there are
+    lr:             rises over the first 50 steps, then falls along a cosine to 0 at the last
+    ema_decay:      of the moving average of the weights, see `EMA`
+    kind:           of the loss, see `diffusion_loss`
+    seed:           of data order, dropped labels, t and noise; not of dropout, nor of the weights net starts with
+    device:         where to train; `best_device()` by default
+    compile:        train through torch.compile: the first step takes a minute, the others less; for long runs on a GPU
+    checkpoint:     a file for the state of the training, written at the first report after `save_minutes`, when you
+                    stop it, and at the end. Where it exists already the training goes on from it, with the plan it
+                    had; on a CPU it ends with the weights, bit for bit, that it would have had. The state before is
+                    kept beside it. In a folder that exists, every training, told apart by its arguments, has a file of
+                    its own; of `net` its make counts, not its weights: for another start give another `seed` or file.
+    watch:          called with the Run every `report_every` steps, a report, which is also when the losses are read
+    returns         the Run; the notebook's stop button (or Ctrl-C) returns early with what there is
+    raises          ValueError for arguments that do not fit, or a checkpoint that does not belong to them;
+                    FloatingPointError if the loss stops being finite: net is then what it was at the report before
+                    (the average of its weights is only where `watch` kept the Run, or in the checkpoint)
+
+    Under `torchrun --nproc-per-node=N` the same call trains with N processes. They share each batch of `batch_size`;
+    only the first one prints, writes and calls `watch`.
+    """
+    _check(net, images, labels, minutes=minutes, steps=steps, batch_size=batch_size, report_every=report_every)
+    lr, seed, steps = float(lr), int(seed), steps if steps is None else int(steps)  # the state takes no NumPy numbers
+    team = Team.join(device)
+    say = partial(print, flush=True) if team.leads else _say_nothing
+    if fast_mode() and (steps is None or steps > FAST_STEPS):
+        asked = f"{minutes:g} minutes" if steps is None else f"{steps:,}"
+        say(f"fast mode: {FAST_STEPS} steps of training instead of {asked}")
+        minutes, steps = None, FAST_STEPS
+    batch_size = int(min(batch_size, len(images)))
+    if team.size > 1 and batch_size < 2 * team.size:
+        raise ValueError(f"a batch of {batch_size} is too small for {team.size} processes: each needs two images of it")
+    about = {}
+    if checkpoint is not None:
+        about = dict(
+            network=_description(net), images=digest(images), labels=digest(labels), predicts=diffusion.predicts,
+            variance=diffusion.variance, betas=digest(diffusion.schedule.beta), minutes=minutes, steps=steps,
+            batch_size=batch_size, lr=lr, ema_decay=ema_decay, label_dropout=label_dropout, kind=kind, seed=seed,
+        )  # fmt: skip
+    keeper = Keeper(checkpoint, about, save_minutes, team, say)
+
+    training = Training(net, diffusion, images, labels, team, batch_size, lr, ema_decay, label_dropout, kind, seed)
+    if compile:
+        training.compile()
+    training.run.steps = steps
+    say(f"training on {training}")
+    try:
+        return run_training(training, minutes, lr, keeper, report_every, watch)
+    except FloatingPointError as problem:
+        raise FloatingPointError(f"{problem} Try a smaller lr than {lr:g}.{keeper.kept}") from None
+
+
+def run_training(
+    training: Training,
+    minutes: float | None,
+    lr: float,
+    keeper: Keeper,
+    report_every: int = 25,
+    watch: Callable[[Run], None] | None = None,
+) -> Run:
+    """Take a training to its end; or, when it is interrupted, to the end of the step that it is in.
+
+    minutes: the budget, where training.run.steps is None and the state has no plan either
+    lr, report_every, watch: as `train` has them
+    """
+    keeper.resume(training)
+    run, team, net = training.run, training.team, training.net
+    budget = Budget(minutes, run.step) if run.steps is None else None  # a plan that comes from a state stays
+    try:
+        with unbroken() if team.size > 1 else nullcontext([]) as pressed:  # a team stops at a report, all of it at once
+            while run.steps is None or run.step < run.steps:
+                _steps_to_report(training, budget, lr, report_every, keeper.say)
+                if team.any(bool(pressed)):
+                    raise KeyboardInterrupt
+                if team.leads:
+                    if watch is not None:
+                        watch(run)
+                        net.train()  # it may have looked at samples, in evaluation mode
+                    keeper.save_in_time(training)
+    except KeyboardInterrupt:
+        with suppress(KeyboardInterrupt), unbroken():  # pressed again: the state is still written
+            goes_on = keeper.save(training) if team.leads else ""
+            keeper.say(f"stopped after {run.step:,} steps: the networks are usable as they are, and {goes_on}")
+    finally:
+        net.eval()
+    return run
+
+
+def _steps_to_report(
+    training: Training, budget: Budget | None, lr: float, report_every: int, say: Callable[[str], None]
+) -> None:
+    """Steps up to the next report, which is at every so many of them and at the last; then the losses are read.
+
+    Only here is the host made to wait for the device: at a report, and while a budget is measured. Then on a GPU only
+    every tenth step waits, so that the others are as fast as they will be later.
+    """
+    run, reached = training.run, False
+    wait_every = 1 if training.device.type == "cpu" else 10
+    while not reached:
+        with unbroken():  # an interrupt comes between two steps, where weights, average and count agree
+            with run.timed():
+                training.step(learning_rate(run.step, run.steps, lr))
+                reached = run.step % report_every == 0
+                measured = budget and (reached or (run.steps is None and run.step % wait_every == 0))
+                if measured:
+                    run.unread[-1].item()  # wait, or the clock would only tell how fast the host hands out work
+            if measured:
+                run.steps = _planned(budget, training, say)
+            reached = reached or run.step == run.steps
+            if reached:
+                with run.timed():
+                    training.read_losses()
+
+
+def _planned(budget: Budget, training: Training, say: Callable[[str], None]) -> int | None:
+    """The number of steps that the budget makes now, the same in every process."""
+    run, team = training.run, training.team
+    steps = team.told(budget.plan(run.step, run.seconds, run.steps) if team.leads else None)
+    if steps != run.steps:
+        instead = f" now, not {run.steps:,}" if run.steps else ""
+        say(f"{1 / budget.pace:.1f} steps/s: {budget.seconds / 60:g} minutes are {steps:,} steps{instead}")
+    return steps
+
+
+def _check(net: nn.Module, images: Tensor, labels: Tensor | None, **numbers: float | None) -> None:
+    if (numbers["minutes"] is None) == (numbers["steps"] is None):
+        raise ValueError("give either minutes or steps")
+    for name, value in numbers.items():
+        if value is not None and not value > 0:
+            raise ValueError(f"{name} must be more than 0, got {value}")
+    if images.dtype != torch.uint8 or images.ndim != 4:
+        raise ValueError(f"images must be uint8 with shape (N, C, H, W), got {images.dtype} {tuple(images.shape)}")
+    if len(images) == 0:
+        raise ValueError("there are no images to train on")
+    if labels is None:
+        return
+    classes = getattr(net, "num_classes", None)
+    if classes is None:
+        raise ValueError("labels were given, but the network has no classes: build it with num_classes=...")
+    if not isinstance(labels, Tensor) or labels.is_floating_point():
+        raise ValueError(f"labels must be a tensor of integers, got {getattr(labels, 'dtype', type(labels).__name__)}")
+    if labels.shape != images.shape[:1]:
+        raise ValueError(f"labels must have shape ({len(images)},), one an image; got {tuple(labels.shape)}")
+    lowest, highest = torch.stack(labels.aminmax()).tolist()
+    if lowest < 0 or highest >= classes:
+        raise ValueError(f"labels must lie in 0..{classes - 1}, got {lowest} to {highest}; {classes} is the null class")
+
+
+def _description(net: nn.Module) -> str:
+    """What tells a network from others, whatever its weights: its class, its size, and a digest of its make."""
+    shapes = {name: (tuple(value.shape), str(value.dtype)) for name, value in net.state_dict().items()}
+    make = hashlib.sha256(repr((getattr(net, "arguments", None), shapes)).encode()).hexdigest()
+    return f"{type(net).__name__} of {sum(p.numel() for p in net.parameters()):,} weights, {make[:12]}"
+
+
+def _say_nothing(line: str) -> None:
+    """What the processes print that do not lead."""
