@@ -11,13 +11,13 @@ import typed
 from einops import rearrange
 from torch import nn
 
-from ddpm_course import checks, exercises
+from ddpm_course import checks
 from ddpm_course.checks import library
 from ddpm_course.checks.entries import CannotSave
-from ddpm_course.exercises import answers04
+from ddpm_course.exercises import lesson04
 from ddpm_course.training import load_pretrained
 
-LESSON = {name: getattr(answers04, name) for name in ("sinusoidal_embedding", "space_to_depth")}
+LESSON = {name: getattr(lesson04, name) for name in ("sinusoidal_embedding", "space_to_depth")}
 judge = functools.partial(typed.judge, **LESSON)
 
 
@@ -538,7 +538,7 @@ def block_one_line(block, x, embedding):
 
 
 def net_with_index(net, x, t, y=None):
-    code = net.time(answers04.sinusoidal_embedding(t, net.stem.out_channels * 4))
+    code = net.time(lesson04.sinusoidal_embedding(t, net.stem.out_channels * 4))
     if net.num_classes is not None:
         labels = y if y is not None else torch.full((len(x),), net.num_classes)
         code = code + net.label.weight[labels]
@@ -564,7 +564,7 @@ def net_as_written(net, x, t, y=None):
 def net_recursive(net, x, t, y=None):
     b, c, height, width = x.shape
     p = net.patch
-    code = answers04.sinusoidal_embedding(t, net.time[2].out_features)
+    code = lesson04.sinusoidal_embedding(t, net.time[2].out_features)
     for layer in net.time:
         code = layer(code)
     if net.label:
@@ -596,7 +596,7 @@ def net_one_image_at_a_time(net, x, t, y=None):
 
 
 def net_by_channels(net, x, t, y=None):
-    code = net.time(answers04.sinusoidal_embedding(t, net.time[0].weight.shape[1]))
+    code = net.time(lesson04.sinusoidal_embedding(t, net.time[0].weight.shape[1]))
     if net.label is not None:
         y = torch.tensor([net.num_classes] * len(t)) if y is None else y
         code = code.add(net.label(y))
@@ -671,7 +671,7 @@ def test_networks_among_the_arguments_are_copies():
     before = {name: value.clone() for name, value in net.state_dict().items()}
 
     def meddling(net, x, t, y=None):
-        out = answers04.unet_forward(net, x, t, y)
+        out = lesson04.unet_forward(net, x, t, y)
         with torch.no_grad():
             net.stem.weight.zero_()
         return out
@@ -681,14 +681,14 @@ def test_networks_among_the_arguments_are_copies():
     assert all(torch.equal(before[name], value) for name, value in net.state_dict().items())
 
     def training(net, x, t, y=None):
-        return answers04.unet_forward(net.train(), x, t, y)
+        return lesson04.unet_forward(net.train(), x, t, y)
 
     assert checks.unet_forward.check(training).problem == "changed"
 
 
 def test_the_file_holds_a_network_that_loads_the_bundled_weights(tmp_path):
     """unet_forward alone is the student's here; the rest comes along as given, and replaces nothing that is theirs."""
-    text = library.add(library.HEADER, exercises.unet_forward, answers04.unet_forward)
+    text = library.add(library.HEADER, library.BY_NAME["unet_forward"], lesson04.unet_forward)
     assert "import ddpm_course" not in text and "from ddpm_course" not in text
     namespace = library.execute(text)
     trained, _, about = load_pretrained("cpu")
@@ -701,11 +701,11 @@ def test_the_file_holds_a_network_that_loads_the_bundled_weights(tmp_path):
     given = library.given_names(text)
     assert {"MyUNet", "attention", "residual_forward", "skip_channels", "sinusoidal_embedding"} <= given
     assert "unet_forward" not in given
-    text = library.add(text, exercises.residual_forward, answers04.residual_forward)
+    text = library.add(text, library.BY_NAME["residual_forward"], lesson04.residual_forward)
     assert "residual_forward" not in library.given_names(text)
     assert library.execute(text)["residual_forward"] is not None
 
 
 def test_a_lambda_is_not_saved_but_passes():
     with pytest.raises(CannotSave):
-        library.add(library.HEADER, exercises.attention, lambda q, k, v: F.scaled_dot_product_attention(q, k, v))
+        library.add(library.HEADER, library.BY_NAME["attention"], lambda q, k, v: F.scaled_dot_product_attention(q, k, v))

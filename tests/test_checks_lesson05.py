@@ -16,16 +16,16 @@ import torch.nn.functional as F
 import typed
 from torch.distributions import Normal, kl_divergence
 
-from ddpm_course import checks, exercises
+from ddpm_course import checks
 from ddpm_course.checks import library
 from ddpm_course.checks.running import instance
 from ddpm_course.diffusion import q_sample
-from ddpm_course.exercises import answers05
+from ddpm_course.exercises import lesson05
 
 NAMES = [e.name for e in checks.EXERCISES if e.lesson == "05"]
 
 judge = functools.partial(
-    typed.judge, q_sample=q_sample, simple_loss=answers05.simple_loss, training_step=answers05.training_step
+    typed.judge, q_sample=q_sample, simple_loss=lesson05.simple_loss, training_step=lesson05.training_step
 )
 
 
@@ -224,8 +224,8 @@ LOCATED = [
     ("training_step", STEP + UPDATE.replace("return loss.item()", "return 0.0"), "values", "The loss is"),
     ("training_step", "with torch.no_grad():\n    loss = F.mse_loss(net(q_sample(schedule, x0, t, noise), t), noise)\n" + UPDATE, "raises", "RuntimeError"),
     ("training_step", "for p in net.parameters():\n    p.data.zero_()\n" + STEP + UPDATE, "values", ""),
-    ("training_loop", LOOP.replace("return losses", "return losses[-1]"), "type", ""),
-    ("training_loop", LOOP.replace("return losses", "return sum(losses) / len(losses)"), "type", ""),
+    ("training_loop", LOOP.replace("return losses", "return losses[-1]"), "shape", ""),
+    ("training_loop", LOOP.replace("return losses", "return sum(losses) / len(losses)"), "shape", ""),
     ("training_loop", LOOP.replace("in batches", "in [batches[i] for i in range(len(batches))]"), "raises", "no length"),
     ("training_loop", LOOP.replace("return losses", ""), "none", "None"),
 ]  # fmt: skip
@@ -509,7 +509,7 @@ def step_clears_at_the_end(net, schedule, optimizer, x0, t, noise):
 def step_closure(net, schedule, optimizer, x0, t, noise):
     def closure():
         optimizer.zero_grad()
-        loss = answers05.simple_loss(noise, net(q_sample(schedule, x0, t, noise), t))
+        loss = lesson05.simple_loss(noise, net(q_sample(schedule, x0, t, noise), t))
         loss.backward()
         return loss
 
@@ -550,14 +550,14 @@ def loop_plain(net, schedule, optimizer, batches, generator):
     for x0 in batches:
         t = schedule.sample_t(len(x0), generator=generator)
         noise = torch.randn(x0.shape, generator=generator)
-        losses.append(answers05.training_step(net, schedule, optimizer, x0, t, noise))
+        losses.append(lesson05.training_step(net, schedule, optimizer, x0, t, noise))
     return losses
 
 
 def loop_randint(net, schedule, optimizer, batches, generator):
     def once(x0):
         t = torch.randint(1, schedule.T + 1, (x0.shape[0],), generator=generator)
-        return answers05.training_step(
+        return lesson05.training_step(
             net, schedule, optimizer, x0, t, torch.empty_like(x0).normal_(generator=generator)
         )
 
@@ -588,7 +588,7 @@ def loop_map(net, schedule, optimizer, batches, generator):
             t = schedule.sample_t(len(x0), generator=generator)
             yield x0, t, torch.randn(x0.shape, generator=generator)
 
-    return [answers05.training_step(net, schedule, optimizer, *drawn) for drawn in draws()]
+    return [lesson05.training_step(net, schedule, optimizer, *drawn) for drawn in draws()]
 
 
 def loop_with_graphs(net, schedule, optimizer, batches, generator):
@@ -648,7 +648,7 @@ def test_a_check_of_training_leaves_the_cases_networks_as_they_were():
 def test_functions_that_call_each_other_are_saved_together(tmp_path, monkeypatch):
     """training_loop calls training_step, which calls simple_loss and q_sample: the file brings them along."""
     monkeypatch.chdir(tmp_path)
-    assert "Saved" in library.save(exercises.training_loop, answers05.training_loop)
+    assert "Saved" in library.save(library.BY_NAME["training_loop"], lesson05.training_loop)
     text = (tmp_path / "my_ddpm.py").read_text()
     for name in ("training_step", "simple_loss", "q_sample"):
         assert f"def {name}(" in text

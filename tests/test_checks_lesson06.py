@@ -16,13 +16,13 @@ import typed
 
 from ddpm_course import checks
 from ddpm_course.diffusion import GaussianDiffusion, q_posterior, q_sample
-from ddpm_course.exercises import answers06
+from ddpm_course.exercises import lesson06
 from ddpm_course.samplers import ancestral_steps
 
 NAMES = ("estimate_x0", "reverse_variance", "posterior_step", "ancestral_loop", "repaired_sampler")
 
 
-KNOWN = {"pairwise": pairwise, "q_sample": q_sample} | {other: getattr(answers06, other) for other in NAMES}
+KNOWN = {"pairwise": pairwise, "q_sample": q_sample} | {other: getattr(lesson06, other) for other in NAMES}
 judge = functools.partial(typed.judge, **KNOWN)
 
 
@@ -340,7 +340,7 @@ def step_by_noise(schedule, x0, xt, t, s, z, kind="small"):
     a, b = (column(schedule.alpha_bar[r], xt.double()) for r in (t, s))
     noise = (xt - a.sqrt() * x0) / (1 - a).sqrt()
     mean = (xt - (1 - a / b) / (1 - a).sqrt() * noise) / (a / b).sqrt()
-    std = column(answers06.reverse_variance(schedule, t, s, kind), xt.double()).sqrt()
+    std = column(lesson06.reverse_variance(schedule, t, s, kind), xt.double()).sqrt()
     return torch.where(b == 1, mean, mean + std * z).float()
 
 
@@ -366,9 +366,9 @@ def step_by_precisions(schedule, x0, xt, t, s, z, kind="small"):
 
 def step_in_place(*args, **kwargs):
     schedule, x0, xt, t, s, z, kind = (*args, "small")[:7]
-    out = answers06.posterior_step(schedule, x0, xt, t, s, torch.zeros_like(z))
+    out = lesson06.posterior_step(schedule, x0, xt, t, s, torch.zeros_like(z))
     out += (
-        column(torch.as_tensor(answers06.reverse_variance(schedule, t, s, kind)).sqrt() * (torch.as_tensor(s) > 0), xt)
+        column(torch.as_tensor(lesson06.reverse_variance(schedule, t, s, kind)).sqrt() * (torch.as_tensor(s) > 0), xt)
         * z
     )
     return out
@@ -379,7 +379,7 @@ def loop_detached(net, schedule, x_T, times, generator, kind="small"):
     for t, s in zip(times[:-1], times[1:], strict=True):
         eps = net(x, torch.zeros(len(x), dtype=torch.int64) + t).detach()
         z = 0 * x if s == 0 else torch.randn(x.shape, generator=generator)
-        x = answers06.posterior_step(schedule, answers06.estimate_x0(schedule, x, t, eps), x, t, s, z, kind)
+        x = lesson06.posterior_step(schedule, lesson06.estimate_x0(schedule, x, t, eps), x, t, s, z, kind)
     return x
 
 
@@ -399,7 +399,7 @@ def loop_recursive(net, schedule, x_T, times, generator, kind="small"):
     if len(times) == 1:
         return x_T
     t, s = times[:2]
-    x0 = answers06.estimate_x0(schedule, x_T, t, net(x_T, torch.LongTensor([t]).repeat(len(x_T))))
+    x0 = lesson06.estimate_x0(schedule, x_T, t, net(x_T, torch.LongTensor([t]).repeat(len(x_T))))
     z = torch.randn(x_T.shape, generator=generator) if s else torch.zeros(x_T.shape)
     x_s = step_by_noise(schedule, x0, x_T, t, s, z, kind)
     return loop_recursive(net, schedule, x_s, times[1:], generator, kind)
@@ -418,7 +418,7 @@ def loop_keeping_all(net, schedule, x_T, times, generator, kind="small"):
             t, s = times[i - 1], times[i]
             x0 = x0_by_snr(schedule, xs[-1], t, net(xs[-1], t * torch.ones(len(x_T), dtype=torch.long)))
             z = torch.randn(x_T.shape, generator=generator)  # in the last step it goes unused
-            xs.append(answers06.posterior_step(schedule, x0, xs[-1], t, s, z, kind))
+            xs.append(lesson06.posterior_step(schedule, x0, xs[-1], t, s, z, kind))
     return xs[-1]
 
 
@@ -431,7 +431,7 @@ class LoopAsAClass:
         return self.x
 
     def step(self, net, schedule, t, s, generator, kind):
-        x0 = answers06.estimate_x0(schedule, self.x, t, net(self.x, torch.full((len(self.x),), t)))
+        x0 = lesson06.estimate_x0(schedule, self.x, t, net(self.x, torch.full((len(self.x),), t)))
         z = torch.randn(self.x.shape, generator=generator) if s > 0 else torch.zeros_like(self.x)
         self.x = step_by_loop(schedule, x0, self.x, t, s, z, kind)
 

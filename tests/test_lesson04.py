@@ -13,7 +13,7 @@ from torch import nn
 from ddpm_course import blocks
 from ddpm_course.blocks import linear_attention
 from ddpm_course.diffusion import GaussianDiffusion, q_sample
-from ddpm_course.exercises import answers04
+from ddpm_course.exercises import lesson04
 from ddpm_course.plots.lesson04 import kept_megabytes
 from ddpm_course.schedules import Schedule, linear_schedule
 from ddpm_course.training import train
@@ -32,7 +32,7 @@ from ddpm_course.unet import UNet, sinusoidal_embedding
 )
 def test_what_the_lesson_gives_is_what_my_ddpm_is_given(lesson, cell, name):
     """Otherwise a student's file would hold another network than the lesson."""
-    theirs = inspect.getsource(getattr(answers04, name))
+    theirs = inspect.getsource(getattr(lesson04, name))
     assert ast.unparse(ast.parse(lesson.source(cell))) == ast.unparse(ast.parse(theirs))
 
 
@@ -90,12 +90,12 @@ def test_what_is_kept_for_the_backward_pass_grows_as_the_lesson_says():
     def megabytes(f, side):
         return kept_megabytes(f, *(torch.randn(1, 4, side**2, 16) for _ in range(3)))
 
-    by_hand = megabytes(answers04.attention, 32) / megabytes(answers04.attention, 16)
+    by_hand = megabytes(lesson04.attention, 32) / megabytes(lesson04.attention, 16)
     assert 14 < by_hand <= 16
     for f in (F.scaled_dot_product_attention, linear_attention):
         assert 3.8 < megabytes(f, 32) / megabytes(f, 16) < 4.2
     table = 4 * 1024**2 * 4 / 1e6  # heads x positions² x bytes of a float32
-    assert megabytes(answers04.attention, 32) > table
+    assert megabytes(lesson04.attention, 32) > table
 
 
 def test_linear_attention_has_the_rank_of_a_head():
@@ -126,7 +126,7 @@ def test_a_small_network_learns_one_batch_by_heart():
     noise, t = torch.randn(x0.shape, generator=generator), torch.tensor([10, 50, 100, 300, 600, 1000])
     xt = q_sample(schedule, x0, t, noise)
     torch.manual_seed(0)
-    net = answers04.MyUNet(widths=(16, 32))
+    net = lesson04.MyUNet(widths=(16, 32))
     optimizer = torch.optim.Adam(net.parameters(), lr=4e-3)
     losses = []
     for _ in range(120):

@@ -3,7 +3,7 @@
 import html
 import sys
 
-from ..exercises.records import Exercise
+from ..exercises.written import Exercise
 from .judge import Verdict
 
 MARKS = {"solved": "✓", "not attempted": "○", "wrong": "✗", "package": "↻"}

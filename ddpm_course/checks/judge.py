@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..exercises.records import Exercise
+from ..exercises.written import Exercise
 from ..schedules import Schedule
 from . import diagnosis
 from .comparing import compare

@@ -17,7 +17,7 @@ from typing import Any
 
 from .. import colab, schedules
 from ..exercises import EXERCISES
-from ..exercises.records import Exercise
+from ..exercises.written import Exercise
 from ..files import write_atomically
 from . import judge
 from .entries import CannotSave, entry

@@ -7,7 +7,8 @@ from typing import Any
 
 from .. import colab
 from ..exercises import EXERCISES
-from ..exercises.records import Case, Exercise
+from ..exercises.records import Case, Mistake
+from ..exercises.written import Exercise
 from ..modes import graded, saving
 from ..schedules import Schedule
 from . import display, judge, library
@@ -33,7 +34,15 @@ class Check:
         self.exercise = exercise
         self.verdict: Verdict | None = None
         self.number, self.name, self.lesson = exercise.number, exercise.name, exercise.lesson
-        self.reference, self.stub, self.mistakes = exercise.reference, exercise.stub, exercise.mistakes
+        self.reference = exercise.reference
+
+    @property
+    def stub(self) -> str:
+        return self.exercise.stub
+
+    @property
+    def mistakes(self) -> list[Mistake]:
+        return self.exercise.mistakes
 
     @property
     def cases(self) -> list[Case]:
