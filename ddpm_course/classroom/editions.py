@@ -4,19 +4,21 @@
 made from them: nbgrader replaces each solution by a stub. `build` runs both, `verify` says what is wrong with them.
 """
 
+import hashlib
 import re
 from collections import Counter
 from copy import deepcopy
 from pathlib import Path
 
 from .. import REF, REPOSITORY
+from ..exercises import EXERCISES, Exercise
 from ..files import write_atomically
 from ..lab import ROOT
 
 STUB = "raise NotImplementedError  # your code here"
 KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 NOTEBOOK_METADATA = ("accelerator", "colab", "kernelspec", "language_info")  # the first two choose Colab's machine
-CELL_METADATA = ("cellView", "jupyter", "nbgrader", "slideshow", "tags")
+CELL_METADATA = ("cellView", "ddpm_course", "jupyter", "nbgrader", "slideshow", "tags")
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
@@ -116,7 +118,10 @@ def has_region(cell) -> bool:
 
 
 def refresh(notebook) -> None:
-    """Bring the shared texts up to date and give every cell a lasting, readable id."""
+    """Bring the shared texts and the exercises up to date, and give every cell a lasting, readable id.
+
+    raises ValueError for an exercise cell that was edited here: its text stands in the package
+    """
     taken = Counter(cell.id for cell in notebook.cells)
     for cell in notebook.cells:
         if is_random(cell.id) or taken[cell.id] > 1:
@@ -128,6 +133,8 @@ def refresh(notebook) -> None:
         if cell.id == "setup":
             cell.source = setup_cell()
             cell.metadata["cellView"] = "form"  # Colab shows its first line alone
+        elif is_solution(cell):
+            write_exercise(cell)
         elif cell.cell_type == "markdown":
             cell.source = re.sub(
                 r"(https://(?:colab\.research\.google\.com/)?github(?:\.com)?/)[^/\s]+/[^/\s]+/blob/[^/\s]+/notebooks/",
@@ -135,6 +142,35 @@ def refresh(notebook) -> None:
                 cell.source,
             )
     tidy(notebook)
+
+
+def write_exercise(cell) -> None:
+    """Make a solution cell what the package says it is. A digest in it tells whether somebody edited it since.
+
+    raises ValueError if somebody did
+    """
+    exercise = exercise_of(cell)
+    if exercise is None or cell.source == exercise.cell:
+        written = cell.source
+    elif cell.metadata.get("ddpm_course", {}).get("written", digest(cell.source)) != digest(cell.source):
+        raise ValueError(f"{cell.id} was edited in the notebook, but {where(exercise)}: make the change there")
+    else:
+        written = exercise.cell
+    cell.source, cell.metadata["ddpm_course"] = written, {"written": digest(written)}
+
+
+def exercise_of(cell) -> Exercise | None:
+    """The exercise whose number is in a cell's id, "ex-2-3"; None where there is none of that number."""
+    number = cell.id.removeprefix("ex-").replace("-", ".")
+    return next((exercise for exercise in EXERCISES if exercise.number == number), None)
+
+
+def where(exercise: Exercise) -> str:
+    return f"the text of exercise {exercise.number} stands in ddpm_course/exercises/lesson{exercise.lesson}.py"
+
+
+def digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def is_random(name: str) -> bool:

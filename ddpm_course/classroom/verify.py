@@ -17,6 +17,7 @@ from .editions import (
     NOTEBOOK_METADATA,
     WIDGET,
     badge,
+    exercise_of,
     has_region,
     is_check,
     is_random,
@@ -25,6 +26,7 @@ from .editions import (
     read,
     setup_cell,
     student_edition,
+    where,
 )
 
 SIZE_LIMIT = 500 * 1024  # bytes a file: GitHub shows large notebooks late or not at all
@@ -128,6 +130,9 @@ def exercise_faults(source) -> list[str]:
         if is_solution(cell):
             if not has_region(cell):
                 found.append(f"{cell.id}: a solution cell without a region inside a function")
+            exercise = exercise_of(cell)
+            if exercise is not None and cell.source != exercise.cell:
+                found.append(f"{cell.id}: not what the package says; {where(exercise)}, and `build` writes it here")
             if following is None or not is_check(following):
                 found.append(f"{cell.id}: the next code cell is not its check")
         elif "SOLUTION" in cell.source:

@@ -87,7 +87,7 @@ def q_sample(schedule, x0, t, noise):
     ab = schedule.alpha_bar  # (T+1,) in float64
     signal = ab.sqrt()
     sigma = (1 - ab).sqrt()
-    signal, sigma = (table.to(x0.dtype).to(x0.device)[t].reshape(column) for table in (signal, sigma))
+    signal, sigma = (w.to(x0.dtype).to(x0.device)[t].reshape(column) for w in (signal, sigma))
     return signal * x0 + sigma * noise
 
 
@@ -110,7 +110,7 @@ def predict_x0(schedule, xt, t, noise):
     ab = schedule.alpha_bar  # (T+1,) in float64
     signal = ab.sqrt()
     sigma = (1 - ab).sqrt()
-    signal, sigma = (table.to(xt.dtype).to(xt.device)[t].reshape(column) for table in (signal, sigma))
+    signal, sigma = (w.to(xt.dtype).to(xt.device)[t].reshape(column) for w in (signal, sigma))
     x0 = (xt - sigma * noise) / signal
     return x0
 

@@ -105,7 +105,8 @@ def posterior(schedule, x0, xt, t):
     on_x0 = ab_before.sqrt() * beta / (1 - ab)
     on_xt = alpha.sqrt() * (1 - ab_before) / (1 - ab)
     variance = beta * (1 - ab_before) / (1 - ab)
-    on_x0, on_xt, variance = (w.reshape(column).to(x0.dtype).to(x0.device) for w in (on_x0, on_xt, variance))
+    weights = (on_x0, on_xt, variance)
+    on_x0, on_xt, variance = (w.reshape(column).to(x0.dtype).to(x0.device) for w in weights)
     return on_x0 * x0 + on_xt * xt, variance
 
 
@@ -131,7 +132,8 @@ def mean_from_noise(schedule, xt, t, noise):
     ab = schedule.alpha_bar[t]
     shrinking = alpha.sqrt()
     share = beta / (1 - ab).sqrt()  # of the noise, which one step back takes away
-    shrinking, share = (w.reshape(column).to(xt.dtype).to(xt.device) for w in (shrinking, share))
+    weights = (shrinking, share)
+    shrinking, share = (w.reshape(column).to(xt.dtype).to(xt.device) for w in weights)
     return (xt - share * noise) / shrinking
 
 

@@ -51,7 +51,7 @@ def estimate_x0(schedule, xt, t, noise, clip=True):
     ab = schedule.alpha_bar  # (T+1,) in float64
     signal = ab.sqrt()
     sigma = (1 - ab).sqrt()
-    signal, sigma = (table.to(xt.dtype).to(xt.device)[t].reshape(column) for table in (signal, sigma))
+    signal, sigma = (w.to(xt.dtype).to(xt.device)[t].reshape(column) for w in (signal, sigma))
     x0 = (xt - sigma * noise) / signal
     return x0.clamp(-1, 1) if clip else x0
 
@@ -188,7 +188,8 @@ def posterior_step(schedule, x0, xt, t, s, z, kind="small"):
     variance = torch.as_tensor(reverse_variance(schedule, t, s, kind))
     std = variance.sqrt() * (s > 0)  # no noise in the last step
     column = (-1,) + (1,) * (xt.ndim - 1)  # (B, 1, ..., 1)
-    on_x0, on_xt, std = (weight.to(xt.dtype).to(xt.device).reshape(column) for weight in (on_x0, on_xt, std))
+    weights = (on_x0, on_xt, std)
+    on_x0, on_xt, std = (w.to(xt.dtype).to(xt.device).reshape(column) for w in weights)
     mean = on_x0 * x0 + on_xt * xt
     return mean + std * z
 
