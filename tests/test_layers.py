@@ -11,18 +11,18 @@ import ddpm_course
 PACKAGE = Path(ddpm_course.__file__).parent
 
 # From the top down; of the modules in one line, one may import those behind it. A folder is one layer.
-LAYERS = """
-    editions kernels
-    classroom
-    capstone lab
-    checks
-    exercises
-    plots
-    training
-    losses bound samplers metrics classifier toy data
-    unet blocks diffusion schedules
-    nets files colab pixels modes
-""".split()
+LAYERS = [
+    *("editions", "kernels"),
+    "classroom",
+    *("capstone", "lab"),
+    "checks",
+    "exercises",
+    "plots",
+    "training",
+    *("losses", "bound", "samplers", "metrics", "classifier", "toy", "data"),
+    *("unet", "blocks", "diffusion", "schedules"),
+    *("nets", "files", "colab", "pixels", "modes"),
+]
 
 
 def modules() -> dict[str, Path]:
