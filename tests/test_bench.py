@@ -23,7 +23,6 @@ sys.path.insert(0, str(Path(__file__).parent / "benchmarks"))
 
 import bench  # noqa: E402
 import measure  # noqa: E402
-import ours  # noqa: E402
 import peer_annotated  # noqa: E402
 import peer_diffusers  # noqa: E402
 import peer_smalldiffusion  # noqa: E402
@@ -40,7 +39,7 @@ def module(function) -> nn.Module:
 
 
 def test_our_row_has_lesson_00s_network_and_keywords_that_train_takes():
-    net, diffusion, keywords = ours.lesson_00()
+    net, diffusion, keywords = measure.lesson_00()
     assert sum(p.numel() for p in net.parameters()) == STORED["ours"]["parameters"] and net.num_classes == 10
     inspect.signature(training.train).bind(net, diffusion, torch.zeros(2), None, minutes=4, **keywords)  # or it raises
 

@@ -3,50 +3,32 @@
 import itertools
 import json
 import re
-import subprocess
 import sys
 from pathlib import Path
 
-import lessons
 import pytest
 import torch
-from test_resume import everything, same
-from test_training import Clock
+from core import seeded
+from courses import python
+from trainings import IMAGES, Clock, same, state_in
 
 from ddpm_course import capstone
 from ddpm_course.checks import judge, library
 from ddpm_course.data import ASSETS
-from ddpm_course.samplers import ancestral_steps, sample
+from ddpm_course.samplers import ancestral_steps, generate
 from ddpm_course.training import learning_rate, load_pretrained, loop
-from ddpm_course.training.state import StateFile
 from ddpm_course.training.step import EMA
 
 COURSES = capstone.load("nowhere.py")  # every part is the course's
 
 
-@pytest.fixture(scope="module")
-def solved(tmp_path_factory) -> str:
-    """The text of a my_ddpm.py that has every part: lesson 06's as its solutions have them, the rest from the course."""
-    folder = tmp_path_factory.mktemp("solved")
-    lesson = lessons.read("solutions", "06_sampling")
-    source = "\n\n\n".join(lesson.source(f"ex-6-{i}") for i in range(1, 5))
-    (folder / "lesson_06_solved.py").write_text("from itertools import pairwise\n\nimport torch\n\n\n" + source)
-    sys.path.insert(0, str(folder))
-    try:
-        import lesson_06_solved
-    finally:
-        sys.path.remove(str(folder))
-    text = library.HEADER
-    for name in capstone.PARTS:
-        exercise = library.BY_NAME[name]
-        text = library.add(text, exercise, getattr(lesson_06_solved, name, exercise.reference))
-    return text
-
-
 @pytest.fixture
-def file(solved, tmp_path) -> Path:
-    path = tmp_path / "my_ddpm.py"
-    path.write_text(solved, encoding="utf-8")
+def file(tmp_path) -> Path:
+    """A my_ddpm.py that has every part."""
+    text, path = library.HEADER, tmp_path / "my_ddpm.py"
+    for name in capstone.PARTS:
+        text = library.add(text, library.BY_NAME[name], library.BY_NAME[name].reference)
+    path.write_text(text, encoding="utf-8")
     return path
 
 
@@ -77,28 +59,21 @@ g = torch.Generator().manual_seed(4)
 x_T = torch.randn(2, 1, 28, 28, generator=g)
 torch.save(my.ancestral_loop(noise, schedule, x_T, [1000, 800, 600, 400, 200, 100, 0], g), "drawn.pt")
 
-schedule = my.Schedule(my.betas_from_alpha_bars(my.cosine_alpha_bars(1000)))
 small = my.MyUNet(channels=1, widths=(8, 16))
 before = [p.clone() for p in small.parameters()]
-optimizer = torch.optim.AdamW(small.parameters(), lr=1e-3)
 x = my.to_model_range(torch.randint(0, 256, (4, 1, 8, 8), dtype=torch.uint8))
-losses = my.training_loop(small, schedule, optimizer, [x, x, x], g)
-moved = sum(not torch.equal(a, b) for a, b in zip(before, small.parameters()))
-print(len(losses), moved > 5)
+losses = my.training_loop(small, schedule, torch.optim.AdamW(small.parameters()), [x, x, x], g)
+print(len(losses), sum(not torch.equal(a, b) for a, b in zip(before, small.parameters())) > 5)
 """
 
 
 def test_alone_the_file_samples_what_the_package_samples_and_trains(file):
     """Bundled weights, same seed, in a process in which ddpm_course cannot be imported."""
     weights = ASSETS / "fashion_unet.safetensors"
-    done = subprocess.run(
-        [sys.executable, "-I", "-c", ALONE, str(weights)], cwd=file.parent, capture_output=True, text=True, check=False
-    )
-    assert (done.stdout.strip(), done.stderr) == ("3 True", "")
+    assert python("-I", "-c", ALONE, weights, cwd=file.parent) == "3 True\n"
     net, diffusion, _ = load_pretrained("cpu")
-    g, y = torch.Generator().manual_seed(4), torch.arange(2)
-    times = [1000, 800, 600, 400, 200, 100, 0]
-    theirs = sample(ancestral_steps(net, diffusion, (2, 1, 28, 28), times=times, y=y, generator=g), progress=False)
+    options = dict(times=[1000, 800, 600, 400, 200, 100, 0], y=torch.arange(2), generator=seeded(4), progress=False)
+    theirs = generate(net, diffusion, (2, 1, 28, 28), sampler=ancestral_steps, **options)
     mine = torch.load(file.parent / "drawn.pt", weights_only=True)
     assert (mine - theirs).abs().max() < 0.02  # float32, and at T rounding counts 20,000 times before it is clipped
     assert theirs.std() > 0.4
@@ -142,14 +117,11 @@ def test_a_run_scores_and_hands_in(file, monkeypatch, capsys):
     monkeypatch.delenv("DDPM_COURSE_SAVE")
     monkeypatch.chdir(file.parent)
     capstone.reference.cache_clear()
-    try:
-        result = capstone.run(minutes=5)
-    finally:
-        capstone.reference.cache_clear()
+    result = capstone.run(minutes=5)
+    capstone.reference.cache_clear()
     assert list(result.scores) == ["noise", "untrained", "yours", "bundled", "real"]
     assert result.scores["real"] < result.scores["bundled"] < result.scores["yours"] < result.scores["noise"] * 1.2
     assert result.images.dtype == torch.uint8 and result.images.shape == (70, 1, 28, 28) and result.steps == 3
-    assert 0 <= result.quality <= 100 and len(result.mine) == len(capstone.PARTS)
     facts = json.loads((file.parent / "capstone.json").read_text(encoding="utf-8"))
     assert facts["parts"] == list(capstone.PARTS) and facts["quality"] == result.quality
     assert facts["frechet_distance"]["yours"] == pytest.approx(result.distance, abs=0.001)
@@ -160,10 +132,10 @@ def test_a_run_scores_and_hands_in(file, monkeypatch, capsys):
     assert "parts that are yours: 18 of 18" in str(result)
 
 
-@pytest.mark.parametrize(
-    "variable, value, save",
-    [("DDPM_COURSE_SAVE", "0", True), ("NBGRADER_EXECUTION", "autograde", True), ("DDPM_COURSE_SAVE", "1", False)],
-)
+UNSAVED = [("DDPM_COURSE_SAVE", "0", True), ("NBGRADER_EXECUTION", "autograde", True), ("DDPM_COURSE_SAVE", "1", False)]
+
+
+@pytest.mark.parametrize("variable, value, save", UNSAVED)
 def test_what_is_not_to_be_saved_is_not_handed_in(tmp_path, monkeypatch, variable, value, save):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DDPM_COURSE_FAST", "1")
@@ -177,11 +149,9 @@ def test_what_is_not_to_be_saved_is_not_handed_in(tmp_path, monkeypatch, variabl
 
 
 def test_the_quality_is_0_for_noise_and_100_for_real_images():
-    def quality(distance):
+    for distance, quality in zip((120.0, 100.0, 10.0, 1.0, 0.5), (0, 0, 50, 100, 100), strict=True):
         scores = {"noise": 100.0, "untrained": 100.0, "yours": distance, "bundled": 2.0, "real": 1.0}
-        return capstone.Result([], {}, 1.0, 0, [], torch.zeros(0), scores).quality
-
-    assert [quality(d) for d in (120.0, 100.0, 10.0, 1.0, 0.5)] == [0, 0, 50, 100, 100]
+        assert capstone.Result([], {}, 1.0, 0, [], torch.zeros(0), scores).quality == quality
 
 
 def test_what_cannot_be_scored_is_said(monkeypatch):
@@ -209,7 +179,6 @@ def trained(monkeypatch):
     """trained(loop) trains a small network for 60 steps with loop(turn, go_on); go_on() is a turn of the course's loop."""
     my, _, _ = COURSES
     schedule, good = my["Schedule"](torch.full((10,), 0.1)), my["training_loop"]
-    images = torch.randint(0, 256, (9, 1, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     monkeypatch.setattr(capstone, "BATCH", 2)
     monkeypatch.setattr(capstone, "best_device", lambda: FakeGPU("cpu"))
     Clock(monkeypatch, lambda step: 0.5)
@@ -218,7 +187,7 @@ def trained(monkeypatch):
         torch.manual_seed(0)
         net, turns = my["MyUNet"](channels=1, widths=(8, 16)), itertools.count(1)
         mine = my | {"training_loop": lambda *given: training_loop(next(turns), lambda: good(*given))}
-        return capstone.train_with(mine, net, schedule, images, 0.5, 0, checkpoint, about)
+        return capstone.train_with(mine, net, schedule, IMAGES[:9], 0.5, 0, checkpoint, about)
 
     return train
 
@@ -253,6 +222,7 @@ ERRORS = [
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
 def test_what_fails_on_a_gpu_is_trained_on_the_cpu_from_the_start(trained, monkeypatch, capsys, error):
     """It fails in its second turn, when the weights have moved. What fails on the CPU too is one sentence."""
+    monkeypatch.setenv("DDPM_COURSE_FAST", "1")
 
     def broken(turn, go_on):
         if turn in fails:
@@ -263,7 +233,7 @@ def test_what_fails_on_a_gpu_is_trained_on_the_cpu_from_the_start(trained, monke
     run = trained(broken)
     out = capsys.readouterr().out
     assert f"\nyour functions do not work on cuda yet ({reason}); training on the CPU\n" in out
-    assert "trained 60 steps" in out
+    assert "trained 3 steps" in out
     monkeypatch.setattr(capstone, "best_device", lambda: torch.device("cpu"))
     assert same(run.ema.state_dict(), trained().ema.state_dict())
     fails = [1]
@@ -288,26 +258,25 @@ def test_a_loss_that_explodes_on_a_gpu_is_not_blamed_on_the_gpu(trained, capsys)
 def test_interrupted_and_resumed_it_ends_with_the_same_bits(
     trained, stop_button, monkeypatch, tmp_path, capsys, device
 ):
-    """Stopped in the tenth step, before there is a loss to tell and anything to draw from, and in the 27th."""
+    """Stopped in the tenth step, before there is a loss to tell and anything to draw from, and in the 45th."""
+    path = tmp_path / "state"
     monkeypatch.setattr(capstone, "best_device", lambda: device)
     trained(checkpoint=tmp_path / "whole")
-    path = tmp_path / "state"
     with pytest.raises(KeyboardInterrupt):
         trained(at(10, stop_button), path)
-    run = trained(at(17, stop_button), path)
+    run = trained(at(35, stop_button), path)
     out = capsys.readouterr().out
-    assert run.step == everything(path)["run"]["step"] == 27 and f"going on from {path}: step 10" in out
+    assert run.step == state_in(path)["run"]["step"] == 45 and f"going on from {path}: step 10" in out
     assert (
-        "stopped after 27 steps: the networks are usable as they are, and the same call goes on from step 27\n" in out
+        "stopped after 45 steps" in out and "the same call goes on from step 45\n" in out and "trained 45 steps" in out
     )
-    assert "trained 27 steps" in out
     trained(checkpoint=path)
-    assert f"going on from {path}: step 27" in capsys.readouterr().out
-    assert same(everything(path), everything(tmp_path / "whole"))
+    assert f"going on from {path}: step 45" in capsys.readouterr().out
+    assert same(state_in(path), state_in(tmp_path / "whole"))
 
 
-@pytest.mark.parametrize("begun, failing, stopped", [(0, 52, 102), (33, 20, 37)])
-def test_both_attempts_begin_at_the_same_state(trained, stop_button, monkeypatch, tmp_path, begun, failing, stopped):
+@pytest.mark.parametrize("begun, failing, stopped, step", [(0, 30, 55, 25), (33, 20, 37, 50)])
+def test_both_attempts_begin_at_one_state(trained, stop_button, monkeypatch, tmp_path, begun, failing, stopped, step):
     """At step 33, say: the GPU's writes its state at 50 and fails at 52. The CPU's begins at 33 too, and when it is
     stopped at 50 the state is its own."""
     monkeypatch.setattr(capstone, "SAVE_MINUTES", 0)
@@ -316,29 +285,15 @@ def test_both_attempts_begin_at_the_same_state(trained, stop_button, monkeypatch
 
     def broken(turn, go_on):
         if turn == failing:
-            assert everything(tmp_path / "state")["run"]["step"] == 50
+            assert state_in(tmp_path / "state")["run"]["step"] == step
             raise RuntimeError("not on this device")
         if turn == stopped:
             stop_button()
         return go_on()
 
     run = trained(broken, tmp_path / "state")
-    assert run.step == 50 and [step for step, _ in run.losses] == [25, 50]
-    assert everything(tmp_path / "state")["device"] == "cpu"
-
-
-def test_without_a_checkpoint_or_room_for_one_it_is_said(trained, stop_button, tmp_path, capsys, monkeypatch):
-    trained(at(53, stop_button))
-    assert "usable as they are, and with checkpoint= the same call could go on from here\n" in capsys.readouterr().out
-
-    def full(*state):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(StateFile, "save", full)
-    assert trained(at(53, stop_button), tmp_path / "state").step == 53
-    out = capsys.readouterr().out
-    assert "the state of step 53 could not be written ([Errno 28] No space left on device)" in out
-    assert "the same call goes on from the start\n" in out
+    assert run.step == step and [at for at, _ in run.losses] == list(range(25, step + 1, 25))
+    assert state_in(tmp_path / "state")["device"] == "cpu"
 
 
 def test_a_checkpoint_of_another_training_is_not_blamed_on_the_functions(trained, tmp_path, capsys):
@@ -360,7 +315,7 @@ def test_a_sampler_that_fails_on_a_gpu_draws_on_the_cpu(monkeypatch, capsys):
 
     broken = {2}  # the second chunk
     drawn = capstone.draw({"ancestral_loop": ancestral_loop}, net, None, 5, 2, seed=3, chunk=3)
-    generator = torch.Generator().manual_seed(3)
+    generator = seeded(3)
     expected = [torch.randn(n, 1, 28, 28, generator=generator) for n in (3, 2)]
     assert torch.equal(drawn, torch.cat(expected))
     said = "your functions do not work on cuda yet (Expected a 'cpu' device type for generator but found 'cuda')"

@@ -1,17 +1,23 @@
-"""The catalogues themselves: every mistake can be told from every other, and from the right answer."""
+"""The exercises' records: mistakes can be told apart, stubs are the lessons', and the lessons' solutions pass."""
 
-import ast
 import inspect
 import itertools
+import math
 import re
+import subprocess
+import sys
 
 import lessons
 import pytest
 import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import nn
 
 from ddpm_course import checks
 from ddpm_course.checks.expected import expected
 from ddpm_course.checks.running import same_argument
+from ddpm_course.classroom import editions
 from ddpm_course.exercises import EXERCISES
 
 ALL = pytest.mark.parametrize("exercise", EXERCISES, ids=lambda exercise: exercise.name)
@@ -20,11 +26,8 @@ EVERY_CHECK = pytest.mark.parametrize("check", checks.EXERCISES, ids=lambda chec
 
 def alike(exercise, one, other, tolerance):
     """Does one function do on every case what the other does?"""
-    known = expected(exercise)
-    return all(
-        known.agrees(known.outcome(one, i), other, i, tolerance * exercise.tolerance)
-        for i in range(len(exercise.cases))
-    )
+    known, tolerance = expected(exercise), tolerance * exercise.tolerance
+    return all(known.agrees(known.outcome(one, i), other, i, tolerance) for i in range(len(exercise.cases)))
 
 
 @ALL
@@ -42,14 +45,12 @@ def test_mistakes_differ_from_each_other_and_from_the_right_answer(exercise):
 
 @EVERY_CHECK
 def test_every_variant_gets_the_name_of_its_mistake_and_other_right_answers_are_solved(check):
-    for mistake in check.mistakes:
-        for variant in mistake.variants:
+    catalogue = [(mistake, "wrong", mistake.id) for mistake in check.mistakes]
+    for entry, status, name in catalogue + [(other, "solved", None) for other in check.exercise.alternatives]:
+        for variant in entry.variants:
             verdict = check.check(lambda *args, variant=variant: variant(*args))
-            assert (verdict.status, verdict.mistake) == ("wrong", mistake.id)
-    for other in check.exercise.alternatives:
-        for variant in other.variants:
-            verdict = check.check(lambda *args, variant=variant: variant(*args))
-            assert verdict.solved and verdict.passed == verdict.cases == len(check.cases)
+            assert (verdict.status, verdict.mistake) == (status, name)
+            assert status == "wrong" or verdict.passed == verdict.cases == len(check.cases)
 
 
 @ALL
@@ -59,21 +60,10 @@ def test_messages_name_a_heading_of_a_lesson_and_are_short(exercise):
         sources = re.findall(r"lesson (\d\d), '([^']+)'", mistake.says)
         assert sources, mistake.says
         for number, section in sources:
-            [name] = [name for name in lessons.NAMES if name.startswith(number)]
-            cells = lessons.read("solutions", name).markdown
+            cells = lessons.by_number(number).markdown
             headings = [h for cell in cells for h in re.findall(r"^#+ (.+)$", cell.source, re.MULTILINE)]
             assert any(h == section or h.startswith(section + ":") for h in headings), (number, section)
         assert all(len(line) < 260 for line in mistake.says.splitlines()), mistake.says
-
-
-@EVERY_CHECK
-def test_stub_has_the_arguments_and_is_not_attempted(check):
-    namespace = {}
-    exec(check.stub, namespace)
-    stub = namespace[check.name]
-    assert tuple(inspect.signature(stub).parameters)[-1] == check.exercise.arguments[-1]
-    assert ast.get_docstring(ast.parse(check.stub).body[0])
-    assert check.check(stub).status == "not attempted"
 
 
 @ALL
@@ -82,3 +72,40 @@ def test_cases_are_the_same_every_time(exercise):
         for x, y in zip(case.args, again.args, strict=True):
             known = isinstance(x, torch.Tensor | torch.nn.Module | torch.optim.Optimizer | list)
             assert same_argument(x, y) and (known or x == y)
+
+
+def cell(check: checks.Check, kind: str) -> str:
+    return lessons.by_number(check.lesson).source(f"{kind}-{check.number.replace('.', '-')}")
+
+
+def solution(check: checks.Check):
+    """The function that the lesson's solution defines."""
+    namespace = {"math": math, "torch": torch, "F": F, "nn": nn, "rearrange": rearrange, "pairwise": itertools.pairwise}
+    namespace |= {other.name: other.reference for other in checks.EXERCISES}
+    exec(cell(check, "ex"), namespace)
+    return namespace[check.name]
+
+
+@EVERY_CHECK
+def test_the_stub_is_the_notebooks_and_not_attempted(check):
+    notebook = cell(check, "ex").split("    ### BEGIN SOLUTION")[0]
+    assert check.stub.strip().rpartition("    raise NotImplementedError")[0] == notebook
+    assert cell(check, "check") == f"{check.name} = checks.{check.name}({check.name})"
+    namespace = {}
+    exec(check.stub, namespace)
+    stub = namespace[check.name]
+    assert tuple(inspect.signature(stub).parameters)[-1] == check.exercise.arguments[-1]
+    assert inspect.getdoc(stub) and check.check(stub).status == "not attempted"
+
+
+@EVERY_CHECK
+def test_the_solution_passes_and_the_packages_own_function_is_never_solved(check):
+    assert check.check(solution(check)).solved
+    assert check.check(check.reference).status == "package"
+
+
+def test_importing_the_checks_stays_light():
+    heavy = ("datasets", "torchvision", "IPython", "matplotlib")
+    code = f"import sys, ddpm_course.checks; print([name for name in {heavy} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=editions.ROOT)
+    assert done.stdout.strip() == "[]", done.stdout + done.stderr

@@ -708,4 +708,6 @@ def test_the_file_holds_a_network_that_loads_the_bundled_weights(tmp_path):
 
 def test_a_lambda_is_not_saved_but_passes():
     with pytest.raises(CannotSave):
-        library.add(library.HEADER, library.BY_NAME["attention"], lambda q, k, v: F.scaled_dot_product_attention(q, k, v))
+        library.add(
+            library.HEADER, library.BY_NAME["attention"], lambda q, k, v: F.scaled_dot_product_attention(q, k, v)
+        )

@@ -18,48 +18,6 @@ def noised(alpha_bar: float):
     )
 
 
-def test_one_pixel(lesson):
-    (mean, std), (larger,) = lesson.numbers("one-pixel")
-    assert (mean, std) == pytest.approx((0.98**0.5 * 0.8, 0.02**0.5), abs=1e-3)
-    assert larger == pytest.approx(100 * stats.norm.sf(0.8, 0.98**0.5 * 0.8, 0.02**0.5), abs=1)
-
-
-def test_the_variances_of_four_rules(lesson):
-    """After 1000 steps: the start, shrunk by all steps, plus each step's noise, shrunk by the steps after it."""
-    one = np.ones_like(BETA)
-    rules = [((1 - BETA) ** 0.5, BETA**0.5), (one, BETA**0.5), (1 - BETA, BETA**0.5), ((1 - BETA) ** 0.5, BETA)]
-    ends = []
-    for a, b in rules:
-        shrunk = np.append(np.cumprod(a[::-1] ** 2)[::-1], 1.0)  # (1001,): by step t and all after it
-        ends.append(shrunk[0] + (b**2 * shrunk[1:]).sum())
-    assert ends == pytest.approx([1, 11.05, 0.505, 0.019], rel=1e-3)
-
-    paper, no_shrinking, one_minus_beta, by_beta = lesson.numbers("rules-on-paper")[1:]
-    on_paper = [paper[-2], no_shrinking[-1], one_minus_beta[-2], by_beta[-2]]  # no shrinking has no fixed point
-    assert on_paper == pytest.approx(ends, abs=6e-4)
-    measured = [line[-1] for line in lesson.numbers("four-rules-numbers")]
-    assert measured == pytest.approx(ends, rel=0.06, abs=0.006)  # 5,000 draws: 2 % is one standard error
-
-
-def test_the_joint_density_is_one_gaussian(lesson):
-    """Cov(x_s, x_t) given x_0 is sqrt(alpha_bar_t / alpha_bar_s) (1 - alpha_bar_s) for s <= t."""
-    alpha_bar = np.cumprod([0.9, 0.8, 0.7])
-    low, high = np.minimum.outer(range(3), range(3)), np.maximum.outer(range(3), range(3))
-    covariance = np.sqrt(alpha_bar[high] / alpha_bar[low]) * (1 - alpha_bar[low])
-    truth = stats.multivariate_normal.logpdf([0.5, 0.9, -0.3], 0.8 * np.sqrt(alpha_bar), covariance)
-    assert lesson.numbers("joint-check") == [pytest.approx([truth, truth], abs=2e-4)]
-
-
-def test_where_two_peaks_become_one(lesson):
-    grid = np.linspace(-1.5, 1.5, 4001)
-    peaks = []
-    for alpha_bar in ALPHA_BAR[:400]:
-        rises = np.diff(noised(alpha_bar)[0](grid)) > 0
-        peaks.append((rises[:-1] & ~rises[1:]).sum())
-    last = max(t for t, n in enumerate(peaks) if n == 2)
-    assert lesson.numbers("count-peaks")[0][0] == pytest.approx(last, abs=1)
-
-
 def test_how_far_the_way_back_is_from_a_gaussian(lesson):
     """Bayes' rule on a grid: q(x_s | x_t) is q(x_s) times the step's Gaussian, normalised; averaged over all x_t."""
     x_s, x_t = np.linspace(-4, 4, 1601), np.linspace(-4, 4, 401)

@@ -2,23 +2,16 @@
 
 import pytest
 import torch
+from core import F64, every_prediction, normal, seeded
 
 from ddpm_course.diffusion import GaussianDiffusion, q_sample
 from ddpm_course.losses import diffusion_loss
 from ddpm_course.schedules import cosine_schedule, linear_schedule
 from ddpm_course.toy import bimodal, oracle
 
-DISTANCES = {
-    "l2": lambda d: d * d,
-    "l1": abs,
-    "huber": lambda d: 0.5 * d * d if abs(d) < 1 else abs(d) - 0.5,
-}
-every_prediction = pytest.mark.parametrize("predicts", ["noise", "x0", "v"])
-
-seed = torch.Generator().manual_seed(0)
-X0 = torch.rand(6, 1, 4, 4, generator=seed) * 2 - 1
-T = torch.randint(1, 1001, (6,), generator=seed)
-NOISE = torch.randn(6, 1, 4, 4, generator=seed)
+DISTANCES = {"l2": lambda d: d * d, "l1": abs, "huber": lambda d: 0.5 * d * d if abs(d) < 1 else abs(d) - 0.5}
+X0, NOISE = normal(6, 1, 4, 4, dtype=torch.float32).clamp(-1, 1), normal(6, 1, 4, 4, seed=1, dtype=torch.float32)
+T = torch.randint(1, 1001, (6,), generator=seeded())
 
 
 @every_prediction
@@ -41,16 +34,13 @@ def test_one_number_an_image_by_hand(predicts, kind):
 def test_no_change_of_the_oracle_has_a_smaller_loss(predicts):
     """20,000 points of the two-peaked mixture, the same t and noise for all (seed 0). Every perturbation of size 0.1
     raises the mean squared error, by its own mean square (0.01 for a shift) within 5 standard errors."""
-    mixture, diffusion, n = bimodal(torch.float64), GaussianDiffusion(linear_schedule(100), predicts), 20_000
-    generator = torch.Generator().manual_seed(0)
-    x0 = mixture.sample(n, generator=generator)
-    t = diffusion.schedule.sample_t(n, generator=generator)
-    noise = torch.randn(n, 1, dtype=torch.float64, generator=generator)
+    mixture, diffusion, n = bimodal(F64), GaussianDiffusion(linear_schedule(100), predicts), 20_000
+    x0, noise = mixture.sample(n, generator=seeded()), normal(n, 1, seed=1)
+    t = diffusion.schedule.sample_t(n, generator=seeded(2))
     xt, exact = q_sample(diffusion.schedule, x0, t, noise), oracle(mixture, diffusion)
     floor = diffusion_loss(exact, diffusion, x0, t=t, noise=noise)
     changes = {
-        "shift up": lambda x, t: torch.full_like(x, 0.1),
-        "shift down": lambda x, t: torch.full_like(x, -0.1),
+        "shift": lambda x, t: torch.full_like(x, 0.1),
         "slope": lambda x, t: 0.1 * x,
         "wave": lambda x, t: 0.1 * torch.sin(5 * x),
         "wrong late": lambda x, t: 0.1 * (t > 50)[:, None].double() * torch.sign(x),
@@ -58,30 +48,15 @@ def test_no_change_of_the_oracle_has_a_smaller_loss(predicts):
     for name, change in changes.items():
         net = lambda x, t, y=None, change=change: exact(x, t) + change(x, t)  # noqa: E731
         excess = diffusion_loss(net, diffusion, x0, t=t, noise=noise) - floor
-        assert excess.mean() > 0, name
         expected = change(xt, t).square().mean()
-        assert (excess.mean() - expected).abs() < 5 * excess.std() / n**0.5, name
-
-
-def test_only_l2_is_least_at_the_conditional_mean():
-    """Skewed data at -1 (90 %) or 1 (10 %) under much noise: the mean is near -0.8, but the median -1 has the smaller l1."""
-    x0 = torch.ones(10_000, 1)
-    x0[:9000] = -1
-
-    def loss(answer, kind):
-        net, diffusion = lambda x, t, y: torch.full_like(x, answer), GaussianDiffusion(linear_schedule(), "x0")
-        t, generator = torch.full((10_000,), 1000), torch.Generator().manual_seed(0)
-        return diffusion_loss(net, diffusion, x0, None, kind, t=t, generator=generator).mean()
-
-    assert loss(-0.8, "l2") < loss(-1.0, "l2") and loss(-1.0, "l1") < loss(-0.8, "l1")
+        assert excess.mean() > 0 and (excess.mean() - expected).abs() < 5 * excess.std() / n**0.5, name
 
 
 def test_what_the_network_is_given():
     """t drawn first, then the noise, from the generator alone; the labels. Its output may be of low precision."""
-    seen = []
-    y, before, drawn = torch.arange(6), torch.get_rng_state(), torch.Generator().manual_seed(5)
+    seen, y, before, drawn = [], torch.arange(6), torch.get_rng_state(), seeded(5)
     net, diffusion = lambda *args: seen.append(args) or args[0].to(torch.bfloat16), GaussianDiffusion(linear_schedule())
-    loss = diffusion_loss(net, diffusion, X0, y, generator=torch.Generator().manual_seed(5))
+    loss = diffusion_loss(net, diffusion, X0, y, generator=seeded(5))
     assert loss.dtype == torch.float32 and torch.equal(before, torch.get_rng_state())
     t = torch.randint(1, 1001, (6,), generator=drawn)
     xt = q_sample(diffusion.schedule, X0, t, torch.randn(X0.shape, generator=drawn))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import lessons
 import pytest
+from nbformat.v4 import new_code_cell
 
 from ddpm_course.classroom import build, editions, verify
 
@@ -32,13 +33,9 @@ def python(*arguments: str, cwd: Path, **settings: str) -> subprocess.CompletedP
     )
 
 
-def test_the_lessons_are_there():
-    numbers = [name[:2] for name in lessons.NAMES]
-    assert len(set(numbers)) == len(numbers) and set(numbers) >= {"00", "01", "02"}
-
-
 def test_what_is_committed_is_sound():
     """Equal editions, no solutions handed out, every cell run, no errors, no standard error, links that work …"""
+    assert {"00", "01", "02"} <= {name[:2] for name in lessons.NAMES}
     faults = verify.verify()
     assert not faults, "\n" + "\n".join(faults)
 
@@ -81,15 +78,24 @@ sys.path.insert(0, ".")
 import my_ddpm
 print([name for name in sys.argv[1:] if not callable(getattr(my_ddpm, name, None))])
 """
+WATCHED = """
+from pathlib import Path
+import test_accessibility
+test_accessibility.watch(Path("figures"))
+"""
 
 
-def test_all_solved_leaves_a_library_that_needs_no_course(tmp_path):
+def test_all_solved_leaves_a_library_that_needs_no_course_and_no_figure_speaks_by_colour_alone(tmp_path):
     """Solved from the first lesson to the last in one folder, away from the clone: my_ddpm.py stands alone."""
     wanted = []
     for name in lessons.NAMES:
         lesson = lessons.read("solutions", name)
         wanted += exercises(lesson).values()
-        build.execute(deepcopy(lesson.notebook), tmp_path, name=name, fast=True, DDPM_COURSE_SAVE="1")
+        notebook = deepcopy(lesson.notebook)
+        notebook.cells.insert(0, new_code_cell(WATCHED))
+        build.execute(notebook, tmp_path, name=name, fast=True, DDPM_COURSE_SAVE="1", PYTHONPATH=str(TESTS))
+    figures = (tmp_path / "figures").read_text().splitlines()
+    assert len(figures) > 80 and [figure for figure in figures if not figure.startswith("[]")] == []
     done = python("-I", "-c", ALONE, *wanted, cwd=tmp_path)
     assert (done.stdout.strip(), done.stderr) == ("[]", "")
     checked = python("-m", "ddpm_course.checks", "my_ddpm.py", cwd=tmp_path)

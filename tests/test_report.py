@@ -4,230 +4,25 @@ import contextlib
 import csv
 import json
 import os
-import signal
+import re
 import socket
-import subprocess
 import sys
-import threading
 from pathlib import Path
 
+import lessons
 import pytest
+from courses import contents, python, save, with_cells
 
 from ddpm_course.checks import EXERCISES
-from ddpm_course.classroom import editions, report
+from ddpm_course.classroom import report
 from ddpm_course.classroom.__main__ import main
-from ddpm_course.classroom.grading import attempt, figure, submissions
+from ddpm_course.classroom.editions import ROOT
+from ddpm_course.classroom.grading import attempt, submissions
 from ddpm_course.classroom.grading.supervisor import STATUSES
 
 LESSON = "01_forward_process"
-NOISE_VARIANCE = """\
-def q_step(schedule, x, t, noise):
-    beta = on_batch(schedule.beta[t], x)
-    return (1 - beta).sqrt() * x + beta * noise"""
-HELPER = """\
-def on_batch(beta, x):
-    return beta.to(x.dtype).reshape(-1, *[1] * (x.ndim - 1)) if beta.ndim else beta.to(x.dtype)"""
-EXTRA_IMPORT = """\
-def next_variance(variance, beta):
-    return (1 - beta) * variance + beta * arithmetic.cos(0)"""
-HANGS = "def q_step(schedule, x, t, noise):\n    while True:\n        pass"
-KILLS = "import os\n\ndef q_step(schedule, x, t, noise):\n    os.kill(os.getpid(), 9)"
-GREEDY = "def next_variance(variance, beta):\n    return [torch.ones(1 << 26) for _ in range(12)]"  # 3 GB
-INTRUDER = """\
-import os, signal, socket
-from pathlib import Path
+COURSE = lessons.read("solutions", LESSON)
 
-escaped = []
-
-def tries(way):
-    try:
-        way()
-        escaped.append(way)
-    except OSError:
-        pass
-
-tries(lambda: socket.create_connection(("127.0.0.1", THE PORT)))
-tries(lambda: os.kill(os.getppid(), signal.SIGTERM))
-tries(os.fork)
-tries(lambda: Path("THE FOLDER", "written").write_text("x"))
-tries(lambda: Path("THE FOLDER", "ada.ipynb").read_text())
-Path("mine").write_text("its own folder is open")
-assert not escaped
-
-def to_uint8(x):
-    return ((x + 1) * 127.5).clamp(0, 255).round().to(torch.uint8)"""
-FORGER = """\
-import json, os
-lines = [{"exercise": "q_step", "status": "solved"}, {"exercise": "next_variance", "status": ["x"], "mistake": {}},
-         {"exercise": "diffuse", "status": "wrong", "mistake": "=cmd()"}, {"exercise": "nothing", "status": "solved"},
-         [1], "text", {"begun": 5}, {"done": 0}]
-text = "".join(json.dumps(line) + "\\n" for line in lines) + "[" * 9000 + "\\n"
-for channel in range(1, 50):
-    try:
-        os.write(channel, text.encode())
-        os.write(channel, text.encode())
-    except OSError:
-        pass
-print("x" * 20_000_000, flush=True)
-os._exit(0)"""
-
-SOLVED = ("solved", "", "")
-ALL_SOLVED = dict.fromkeys(("1.1", "1.2", "1.3", "1.4"), SOLVED)
-STUDENTS = {  # what they made of which cells of the solved lesson, and their rows: status, mistake, problem
-    "ada": ({}, ALL_SOLVED),
-    "untouched": (None, dict.fromkeys(ALL_SOLVED, ("not attempted", "", ""))),  # the student edition, as it is
-    # a helper in a cell of its own is there, and a wrong exercise does not spoil the next
-    "bob": (
-        {"ex-1-1": ["def to_uint8(x):\n    return x[0]"], "ex-1-2": [HELPER, NOISE_VARIANCE], "ex-1-4": ["def next("]},
-        {"1.1": ("wrong", "", "shape"), "1.2": ("wrong", "noise_variance", ""), "1.4": ("wrong", "", "cell fails")},
-    ),
-    # what does not come back costs one exercise; an import added to the lesson's own is there
-    "hangs": (
-        {"ex-1-2": [HANGS], "ex-1-4": [EXTRA_IMPORT], "imports": ["THE COURSE'S\nimport math as arithmetic"]},
-        {"1.2": ("stopped", "", "time")},
-    ),
-    "kills": ({"ex-1-2": [KILLS]}, {"1.2": ("stopped", "", "ended the process")}),
-    "greedy": ({"ex-1-4": [GREEDY]}, {"1.4": ("stopped", "", "memory")}),
-    # the first answer counts as solved only if all that it tried was refused
-    "intruder": ({"ex-1-1": [INTRUDER]}, {}),
-    # who forges writes into a row of their own, as far as it could be a verdict: the report is no exam
-    "forger": (
-        {"ex-1-1": [FORGER]},
-        {"1.1": ("stopped", "", "ended the process"), "1.3": ("wrong", "", ""), "1.4": ("stopped", "", "")},
-    ),
-    # deleted cells are missing, and nothing else
-    "deleted": (
-        dict.fromkeys(["setup", "imports", "ex-1-2", "check-1-1", "check-1-2", "check-1-3", "check-1-4"], []),
-        {"1.2": ("missing", "", "")},
-    ),
-}
-UNREADABLE = {
-    "binary.ipynb": "not a notebook",
-    "nested.ipynb": "not a notebook",
-    "other.ipynb": "no exercise of the course in it",
-    "list.ipynb": "not a notebook",
-    "link.ipynb": "not a file",
-    "large.ipynb": "larger than 20 MB",
-}
-
-
-def lesson(changes: dict[str, list[str]] | None = None, edition: str = "notebooks/solutions") -> dict:
-    """The lesson with other cells in place of some; the last of them has the id."""
-    notebook, cells = json.loads((editions.ROOT / edition / f"{LESSON}.ipynb").read_text(encoding="utf-8")), []
-    for cell in notebook["cells"]:
-        source = "".join(cell["source"])
-        new = [text.replace("THE COURSE'S", source) for text in (changes or {}).get(cell["id"], [source])]
-        cells += [cell | {"source": text, "id": "my-own", "metadata": {}} for text in new[:-1]]
-        cells += [cell | {"source": text} for text in new[-1:]]
-    return notebook | {"cells": cells}
-
-
-def hand_in(path: Path, notebook: dict | str | bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(notebook) if isinstance(notebook, dict) else notebook
-    path.write_bytes(text if isinstance(text, bytes) else text.encode())
-
-
-@pytest.fixture(scope="module")
-def outside(tmp_path_factory):
-    """A folder in which a submission has no business; skips where submissions cannot be confined."""
-    closed = report.what_is_closed() if sys.platform.startswith("linux") else {"network": False, "files": False}
-    if not all(closed.values()):
-        pytest.skip(f"submissions cannot be confined on this system: {closed}")
-    folder = tmp_path_factory.mktemp("outside")
-    (folder / "ada.ipynb").write_text("somebody else's")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def classroom(tmp_path_factory, outside):
-    """A class has handed in, and the report has run: its rows, its folder, and what came by network or as a signal."""
-    folder, out = tmp_path_factory.mktemp("submitted"), tmp_path_factory.mktemp("report")
-    calls, signals = [], []
-    with socket.create_server(("127.0.0.1", 0)) as server:
-
-        def listen():
-            with contextlib.suppress(OSError):  # closed at the end
-                while True:
-                    calls.append(server.accept()[1])
-
-        threading.Thread(target=listen, daemon=True).start()
-        for student, (changes, _) in STUDENTS.items():
-            text = json.dumps(lesson(edition="notebooks") if changes is None else lesson(changes))
-            text = text.replace("THE PORT", str(server.getsockname()[1])).replace("THE FOLDER", str(outside))
-            hand_in(folder / student / "a.ipynb", text)
-        hand_in(folder / "binary.ipynb", bytes(range(256)) * 100)
-        hand_in(folder / "nested.ipynb", "[" * 1_000_000)
-        hand_in(folder / "other.ipynb", {"cells": [], "nbformat": 4, "nbformat_minor": 5, "metadata": {}})
-        hand_in(folder / "list.ipynb", '{"cells": [1, {"cell_type": "code", "source": 5}]}')
-        hand_in(folder / "large.ipynb", bytes(submissions.LARGEST + 1))
-        (folder / "link.ipynb").symlink_to(outside / "ada.ipynb")
-        before = signal.signal(signal.SIGTERM, lambda *_: signals.append("a signal came"))
-        try:  # memory in GB: torch alone needs nearly one
-            limits = ["--seconds", "15", "--memory", "1.5", "--jobs", "1"]
-            assert main(["report", str(folder), "--out", str(out), *limits]) == 0
-        finally:
-            signal.signal(signal.SIGTERM, before)
-    with open(out / "report.csv", encoding="utf-8", newline="") as file:
-        return {"rows": list(csv.DictReader(file)), "out": out, "calls": calls, "signals": signals}
-
-
-@pytest.mark.parametrize("student", STUDENTS)
-def test_everybody_gets_their_rows(classroom, student):
-    rows = [row for row in classroom["rows"] if row["student"] == student]
-    found = {row["exercise"]: (row["status"], row["mistake"], row["problem"]) for row in rows}
-    assert found == ALL_SOLVED | STUDENTS[student][1]
-
-
-def test_what_is_no_notebook_is_one_row_and_nothing_else_is_in_the_report(classroom):
-    rows = classroom["rows"]
-    assert {row["file"]: row["problem"] for row in rows if row["status"] == "unreadable"} == UNREADABLE
-    assert len(rows) == len(UNREADABLE) + 4 * len(STUDENTS)
-
-
-def test_nothing_gets_out_and_no_process_is_left(classroom, outside):
-    assert classroom["calls"] == [] and classroom["signals"] == []
-    assert [path.name for path in outside.iterdir()] == ["ada.ipynb"]
-    for path in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):  # it ended just now
-            parent = (path / "stat").read_text().rpartition(")")[2].split()[1]
-            ours = parent == str(os.getpid())
-            assert not (ours and b"classroom.grading" in (path / "cmdline").read_bytes())
-
-
-def test_table_and_figure(classroom):
-    known = {one.name: one for one in submissions.course(editions.ROOT)}[LESSON]
-    rows = [row for row in classroom["rows"] if row["exercise"]]
-    text = "\n".join(report.as_text(known, rows))
-    assert text.startswith(f"{LESSON}: {len({row['student'] for row in rows})} submissions")
-    line = next(line for line in text.splitlines() if line.startswith("1.2 q_step"))
-    counts = [row["status"] for row in rows if row["exercise"] == "1.2"]
-    assert line.split()[2:] == [str(counts.count(status) or "-") for status in STATUSES]
-    assert "1 x noise_variance" in text and "1 x other: shape" in text
-    picture = figure.draw(known.name, report.summary(known, rows))
-    labels = [label.get_text() for label in picture.axes[0].get_yticklabels()]
-    assert labels[:3] == ["1.1 to_uint8", "other: shape", "1.2 q_step"] and "noise_variance" in labels
-    assert (classroom["out"] / f"{LESSON}.png").read_bytes().startswith(b"\x89PNG")
-
-
-# ---- the sandbox, one way out at a time -----------------------------------------------------------------------------
-
-CONFINE = """\
-import json, os, resource, signal, socket, subprocess, sys, threading
-from pathlib import Path
-from ddpm_course.classroom.grading import sandbox
-confined, network, port, outside, ways = json.loads(sys.argv[1])
-if confined:
-    closed = sandbox.confine(Path.cwd(), memory=1 << 30, network=network)
-    assert closed == {"network": not network, "files": True}, closed
-for name, way in ways.items():
-    try:
-        outcome = bool(eval(way))
-    except (OSError, MemoryError) as error:
-        outcome = type(error).__name__
-    print(name, outcome, sep=": ", flush=True)
-os._exit(0)
-"""
 WAYS_OUT = {
     "connect": "socket.create_connection(('127.0.0.1', port))",
     "local socket": "socket.socket(socket.AF_UNIX)",
@@ -241,63 +36,158 @@ WAYS_OUT = {
     "list a folder": "list(Path(outside).iterdir())",
     "write a file": "Path(outside, 'written').write_text('x')",
     "remove a file": "Path(outside, 'old').unlink() is None",
-    "large file": "Path('large').write_bytes(bytes(100 << 20))",
+    "large file": "Path('large').write_bytes(bytes(65 << 20))",
     "memory": "len(bytearray(2 << 30))",
     "memory that no limit counts": "os.memfd_create('x')",
 }
 ALLOWED = {
-    "thread": "[one.start() or one.join() for one in [threading.Thread(target=print)]]",
+    "thread": "[one.start() or one.join() for one in [threading.Thread(target=list)]]",
     "own file": "Path('mine').write_text('x') and Path('mine').read_text()",
-    "own limits": "resource.getrlimit(resource.RLIMIT_DATA)",
-    "signal to oneself": "os.kill(os.getpid(), 0) is None",
     "pair of sockets": "socket.socketpair()",
-    "another module": "__import__('torchvision.version')",
+}
+REFUSALS = {"PermissionError", "OSError", "MemoryError"}
+TRY = """
+import json, os, resource, socket, subprocess, threading
+from pathlib import Path
+port, outside, ways = FACTS
+closed = None
+
+def outcome(way):
+    try:
+        return str(bool(eval(way)))
+    except (OSError, MemoryError) as error:
+        return type(error).__name__
+
+outcomes = {name: outcome(way) for name, way in ways.items()}
+"""
+CONFINE = "from ddpm_course.classroom.grading import sandbox\nclosed = sandbox.confine(Path.cwd(), 1 << 30, {})"
+
+
+def trying(server: socket.socket, outside: Path, ways: dict[str, str]) -> str:
+    """A program that tries these ways to call the server, and to the files that are made in the folder outside."""
+    for name in ("ada.ipynb", "old"):
+        save(outside / name, "somebody else's")
+    return TRY.replace("FACTS", repr((server.getsockname()[1], str(outside), ways)))
+
+
+@pytest.fixture
+def server():
+    if not sys.platform.startswith("linux") or not all(report.what_is_closed().values()):
+        pytest.skip("submissions cannot be confined on this system")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server
+
+
+def test_every_way_out_is_open_without_the_sandbox_and_closed_in_it(server, tmp_path):
+    found = []
+    for number, confine in enumerate(["closed = None", CONFINE.format(False), CONFINE.format(True)]):
+        own = save(tmp_path / f"inside-{number}" / "a", "").parent
+        script = trying(server, tmp_path / f"outside-{number}", WAYS_OUT | ALLOWED).replace("closed = None", confine)
+        told = python("-u", "-c", f"{script}\nprint(json.dumps([outcomes, closed]))", cwd=own, PYTHONPATH=str(ROOT))
+        found.append(json.loads(told))
+    (free, _), (confined, closed), (online, online_closed) = found
+    assert free == dict.fromkeys(WAYS_OUT | ALLOWED, "True")
+    assert {name for name, outcome in confined.items() if outcome not in REFUSALS} == set(ALLOWED)
+    assert {name: confined[name] for name in ALLOWED} == dict.fromkeys(ALLOWED, "True")
+    assert online == confined | {"connect": "True", "local socket": "True"}  # --with-network opens the network alone
+    assert (closed, online_closed) == ({"network": True, "files": True}, {"network": False, "files": True})
+
+
+FORGER = """
+import contextlib, json, os
+lines = [{"exercise": "q_step", "status": "solved"}, {"exercise": "next_variance", "status": ["x"], "mistake": {}},
+         {"exercise": "diffuse", "status": "wrong", "mistake": "=cmd()"}, {"exercise": "nothing", "status": "solved"},
+         [1], "text", {"begun": 5}, {"done": 0}]
+for channel in list(range(1, 50)) * 2:
+    with contextlib.suppress(OSError):
+        os.write(channel, "\\n".join([*map(json.dumps, lines), "[" * 9000, ""]).encode())
+print("x" * 20_000_000, flush=True)
+os._exit(0)"""
+INTRUDER = f"assert not set(outcomes.values()) - {REFUSALS}\n{COURSE.source('ex-1-1')}"
+IMPORT = COURSE.source("imports") + "\nimport math as arithmetic"
+TAKEN = "def next_variance(variance, beta): return (1 - beta) * variance + beta * arithmetic.cos(0)"
+HELPER = "def root(x): return x ** 0.5"
+DEVIATION = """
+def q_step(schedule, x, t, noise):
+    beta = schedule.beta[t].to(x.dtype).reshape(-1, *[1] * (x.ndim - 1))
+    return (root(1 - beta) * x + beta * noise).reshape(x.shape)"""
+HANGS = "def q_step(schedule, x, t, noise):\n    while True: pass"
+KILLS = "def q_step(schedule, x, t, noise): import os; os.kill(os.getpid(), 9)"
+GREEDY = "def next_variance(variance, beta): return [torch.ones(1 << 26) for _ in range(12)]"  # 3 GB
+DELETED = ["setup", "imports", "ex-1-2", "check-1-1", "check-1-2", "check-1-3", "check-1-4"]
+STUBS = {cell.id: [cell.source] for cell in lessons.read("student", LESSON).code}
+ALL = "1.1", "1.2", "1.3", "1.4"
+STUDENTS = {  # the cells that are not the solved lesson's, and the rows that are not "solved": status, mistake, problem
+    "bob": (  # a helper in a cell of its own is there, and a wrong exercise does not spoil the next
+        {"ex-1-1": ["def to_uint8(x): return x[0]"], "ex-1-2": [HELPER, DEVIATION], "ex-1-4": ["def next("]},
+        {"1.1": ("wrong", "", "shape"), "1.2": ("wrong", "noise_variance", ""), "1.4": ("wrong", "", "cell fails")},
+    ),
+    # what does not come back costs one exercise; an import added to the lesson's own is there
+    "hangs": ({"ex-1-2": [HANGS], "ex-1-4": [TAKEN], "imports": [IMPORT]}, {"1.2": ("stopped", "", "time")}),
+    "kills": (
+        {"ex-1-2": [KILLS], "ex-1-4": [GREEDY]},
+        {"1.2": ("stopped", "", "ended the process"), "1.4": ("stopped", "", "memory")},
+    ),
+    "intruder": ({}, {}),  # solves the first exercise only if all that it tries before is refused
+    "forger": (  # writes into a row of their own, as far as it could be a verdict: the report is no exam
+        {"ex-1-1": [FORGER]},
+        {"1.1": ("stopped", "", "ended the process"), "1.3": ("wrong", "", ""), "1.4": ("stopped", "", "")},
+    ),
+    "untouched": (STUBS, dict.fromkeys(ALL, ("not attempted", "", ""))),
+    "deleted": (dict.fromkeys(DELETED, []), {"1.2": ("missing", "", "")}),
+}
+UNREADABLE = {
+    "binary.ipynb": (bytes(range(256)) * 100, "not a notebook"),
+    "nested.ipynb": ("[" * 1_000_000, "not a notebook"),
+    "list.ipynb": ('{"cells": [1, {"cell_type": "code", "source": 5}]}', "not a notebook"),
+    "other.ipynb": ({"cells": [], "nbformat": 4, "metadata": {}}, "no exercise of the course in it"),
+    "large.ipynb": (bytes(submissions.LARGEST + 1), "larger than 20 MB"),
 }
 
 
-@pytest.fixture(scope="module")
-def tried(outside, tmp_path_factory):
-    """What came of each way, in a process that is not confined, in one that is, and in one with the network open."""
+def test_a_class_of_strangers_gets_its_rows_and_nothing_gets_out(server, tmp_path, capsys):
+    folder, outside, out = tmp_path / "submitted", tmp_path / "outside", tmp_path / "report"
+    attack = trying(server, outside, WAYS_OUT) + INTRUDER
+    for student, (changes, _) in (STUDENTS | {"intruder": ({"ex-1-1": [attack]}, {})}).items():
+        save(folder / student / "a.ipynb", with_cells(COURSE.notebook, changes))
+    for name, (content, _) in UNREADABLE.items():
+        save(folder / name, content)
+    (folder / "link.ipynb").symlink_to(outside / "ada.ipynb")
+    before = contents(outside)
+    limits = ["--seconds", "15", "--memory", "1.5", "--jobs", "1"]  # GB, of which torch alone needs nearly one
+    assert main(["report", str(folder), "--out", str(out), *limits]) == 0
+
     found = {}
-    for confined, network in ((False, False), (True, False), (True, True)):
-        folder, private = tmp_path_factory.mktemp("inside"), tmp_path_factory.mktemp("private")
-        for name in ("ada.ipynb", "old"):
-            (private / name).write_text("somebody else's")
-        with socket.create_server(("127.0.0.1", 0)) as server:
-            port = server.getsockname()[1]
-            facts = json.dumps([confined, network, port, str(private), WAYS_OUT | ALLOWED])
-            environment = {**os.environ, "PYTHONPATH": str(editions.ROOT)}
-            command = [sys.executable, "-u", "-c", CONFINE, facts]
-            done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-        lines = [line.split(": ") for line in done.stdout.splitlines() if ": " in line]
-        assert len(lines) == len(WAYS_OUT) + len(ALLOWED), done.stdout + done.stderr
-        found[confined, network] = dict(lines)
-    return found
+    with open(out / "report.csv", encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            verdict = (row["status"], row["mistake"], row["problem"])
+            found.setdefault(row["student"], {})[row["exercise"]] = verdict
+    wanted = {student: dict.fromkeys(ALL, ("solved", "", "")) | rows for student, (_, rows) in STUDENTS.items()}
+    unreadable = {name: problem for name, (_, problem) in UNREADABLE.items()} | {"link.ipynb": "not a file"}
+    wanted |= {name.removesuffix(".ipynb"): {"": ("unreadable", "", why)} for name, why in unreadable.items()}
+    assert found == wanted
+    printed = capsys.readouterr().out
+    counts = [theirs["1.2"][0] for theirs in found.values() if "1.2" in theirs]
+    line = re.search(r"^1\.2 q_step +(.*)$", printed, re.MULTILINE)[1]
+    assert line.split() == [str(counts.count(status) or "-") for status in STATUSES]
+    assert "\n      1 x noise_variance\n" in printed and "\n      1 x other: shape\n" in printed
+    assert (out / f"{LESSON}.png").read_bytes().startswith(b"\x89PNG")
 
-
-@pytest.mark.parametrize("way", WAYS_OUT)
-def test_a_way_out_is_open_without_the_sandbox_and_closed_in_it(tried, way):
-    assert tried[False, False][way] == "True"
-    assert tried[True, False][way] in ("PermissionError", "OSError", "MemoryError")
-    opened = ("connect", "local socket")  # --with-network opens the network alone
-    assert tried[True, True][way] == ("True" if way in opened else tried[True, False][way])
-
-
-@pytest.mark.parametrize("way", ALLOWED)
-def test_what_an_answer_may_need_works_in_the_sandbox(tried, way):
-    assert tried[True, False][way] == "True"
-
-
-# ---- without running anything ---------------------------------------------------------------------------------------
+    assert contents(outside) == before
+    server.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        server.accept()  # nobody called
+    for path in Path("/proc").glob("[0-9]*"):  # and no process of ours is left
+        with contextlib.suppress(OSError):  # it ended just now
+            ours = (path / "stat").read_text().rpartition(")")[2].split()[1] == str(os.getpid())
+            assert not (ours and b"classroom.grading" in (path / "cmdline").read_bytes())
 
 
 @pytest.fixture(scope="module")
 def known():
-    return submissions.course(editions.ROOT)
-
-
-def test_every_exercise_of_every_lesson_is_known(known):
+    known = submissions.course(ROOT)
     assert sorted(name for one in known for name in one.exercises.values()) == sorted(e.name for e in EXERCISES)
+    return known
 
 
 PLACES = {  # whose is a file at this place
@@ -312,18 +202,14 @@ PLACES = {  # whose is a file at this place
 }
 
 
-def test_students_are_named_by_folder_or_file(tmp_path, known):
-    notebook = {"cells": [cell for cell in lesson()["cells"] if cell["id"] == "ex-1-1"]}
+def test_students_are_named_by_folder_or_file_and_the_path_tells_the_lesson_without_cells(tmp_path, known):
     for place in [*PLACES, "bob/.ipynb_checkpoints/homework-checkpoint.ipynb"]:
-        hand_in(tmp_path / place, notebook)
-    found = submissions.find(tmp_path, known)
-    assert {str(one.path.relative_to(tmp_path)): one.student for one in found} == PLACES
+        save(tmp_path / "class" / place, {"cells": [COURSE.cells["ex-1-1"]]})
+    found = submissions.find(tmp_path / "class", known)
+    assert {str(one.path.relative_to(tmp_path / "class")): one.student for one in found} == PLACES
     assert {one.lesson.name for one in found} == {LESSON}
-
-
-def test_the_path_tells_the_lesson_of_a_notebook_without_cells(tmp_path, known):
-    hand_in(tmp_path / "ada" / f"{LESSON}.ipynb", {"cells": []})
-    [one] = submissions.find(tmp_path, known)
+    save(tmp_path / "empty" / f"{LESSON}.ipynb", {"cells": []})
+    [one] = submissions.find(tmp_path / "empty", known)
     assert (one.lesson.name, one.answers, one.unreadable) == (LESSON, {}, None)
 
 
@@ -331,63 +217,48 @@ EDITORS = {  # what each makes of a cell with its id and its place
     "nbgrader's id only": lambda cell, place: cell | {"id": f"{place:08x}"},
     "Colab": lambda cell, place: cell | {"id": None, "metadata": {"id": cell["id"], "nbgrader": {}}},
     "no ids": lambda cell, place: cell | {"id": None, "metadata": {}},
-    "split in two": lambda cell, place: cell,
+    "split in two": lambda cell, place: cell | {"id": cell["id"].removesuffix("-own-1")},
 }
 
 
 @pytest.mark.parametrize("editor", EDITORS)
 def test_answers_are_found_whatever_saved_them(tmp_path, known, editor):
-    by_name = "def q_step(schedule, x, t, noise):\n    return x"
-    answer = [by_name if editor == "no ids" else by_name.replace("q_step", "my_step")]
-    notebook = lesson({"ex-1-2": answer})
-    notebook["cells"] = [EDITORS[editor](cell, place) for place, cell in enumerate(notebook["cells"])]
-    if editor == "split in two":
-        place = next(place for place, cell in enumerate(notebook["cells"]) if cell["id"] == "ex-1-2")
-        notebook["cells"].insert(place, notebook["cells"][place] | {"id": "0", "source": "# first half"})
-        answer.insert(0, "# first half")
-    hand_in(tmp_path / "a.ipynb", notebook)
+    first = ["# first half"] if editor == "split in two" else []
+    answer = [*first, f"def {'q_step' if editor == 'no ids' else 'my_step'}(schedule, x, t, noise): return x"]
+    notebook = with_cells(COURSE.notebook, {"ex-1-2": answer})
+    cells = [EDITORS[editor](cell, place) for place, cell in enumerate(notebook.cells)]
+    save(tmp_path / "a.ipynb", {"cells": cells})
     [one] = submissions.find(tmp_path, known)
     assert one.lesson.name == LESSON and set(one.answers) == set(one.lesson.exercises.values())
     assert one.answers["q_step"] == answer
 
 
-def test_of_the_other_cells_those_run_that_an_answer_needs():
-    def cell(source, exercise=None):
-        return {"exercise": exercise, "sources": [source]}
+CELLS = [  # of a lesson; whether it must run for the exercises, which define `double` and `broken`
+    ("import torch\nimport math", True),
+    ("scale = 2", True),
+    ("train(minutes=4)", False),
+    ("def helper(x):\n    t = 1\n    return math.sqrt(x) * scale", True),
+    ("scale = 'of a later figure'", True),  # it is what `scale` last was
+    ("t = 5", False),
+    ("%%time\ndef double(x):\n    t = helper(x)\n    return t", True),
+    ("def broken(", True),
+    ("helper = None", False),
+    ("from math import *", True),
+]
 
-    cells = [
-        cell("import torch\nimport math"),
-        cell("scale = 2"),
-        cell("train(minutes=4)"),
-        cell("def helper(x):\n    t = 1\n    return math.sqrt(x) * scale"),
-        cell("scale = 'of a later figure'"),
-        cell("t = 5"),
-        cell("%%time\ndef double(x):\n    t = helper(x)\n    return t", "double"),
-        cell("def broken(", "broken"),
-        cell("helper = None"),
-        cell("from math import *"),
-    ]
-    assert attempt.needed(cells) == [cells[i] for i in (0, 1, 3, 4, 6, 7, 9)]  # 4: it is what `scale` last was
+
+def test_of_the_other_cells_those_run_that_an_answer_needs():
+    exercises = {CELLS[6][0]: "double", CELLS[7][0]: "broken"}
+    cells = [{"exercise": exercises.get(source), "sources": [source]} for source, _ in CELLS]
+    assert attempt.needed(cells) == [cell for cell, (_, runs) in zip(cells, CELLS, strict=True) if runs]
 
 
 def test_what_cannot_be_run_is_a_sentence(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(report, "what_is_closed", lambda: {"network": False, "files": False})
     monkeypatch.setattr(report, "verdicts", lambda *_: pytest.fail("it ran"))
     (tmp_path / "empty").mkdir()
-    hand_in(tmp_path / "handed in" / "a.ipynb", lesson())
-    for name, complaint in (
-        ("none", "there is no folder"),
-        ("empty", "there is no notebook in"),
-        ("handed in", "network cannot be cut off"),
-    ):
+    save(tmp_path / "class" / "a.ipynb", COURSE.notebook)
+    complaints = {"none": "there is no folder", "empty": "there is no notebook in", "class": "--with-network runs"}
+    for name, complaint in complaints.items():
         assert main(["report", str(tmp_path / name), "--out", str(tmp_path / "out")]) == 1
-        told = capsys.readouterr().err
-        assert complaint in told and "Traceback" not in told
-    assert "--with-network" in told  # which would run it all the same
-
-
-def test_the_columns_are_explained(capsys):
-    with pytest.raises(SystemExit):
-        main(["report", "--help"])
-    told = capsys.readouterr().out
-    assert all(f"\n  {column} " in told for column in report.COLUMNS)
+        assert complaint in (told := capsys.readouterr().err) and "Traceback" not in told

@@ -7,8 +7,9 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from core import normal, perturbed, seeded
 
-from ddpm_course.blocks import Attention, ResidualBlock, StandardisedConv2d, downsampling, upsampling
+from ddpm_course.blocks import Attention, ResidualBlock, StandardisedConv2d, downsampling
 from ddpm_course.diffusion import GaussianDiffusion, q_sample
 from ddpm_course.losses import diffusion_loss
 from ddpm_course.samplers import ancestral_steps, ddim_steps
@@ -18,17 +19,8 @@ from ddpm_course.training import train
 from ddpm_course.unet import CHOICES, UNet, layer_table, sinusoidal_embedding
 
 
-def perturbed(net, seed=0):
-    """Second convolutions, attention's and the network's output start at 0 and would hide what comes before them."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in net.parameters():
-            parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
-    return net
-
-
 def inputs(b=4, c=1, size=28, seed=0):
-    generator = torch.Generator().manual_seed(seed)
+    generator = seeded(seed)
     return torch.randn(b, c, size, size, generator=generator), torch.randint(1, 1001, (b,), generator=generator)
 
 
@@ -40,7 +32,6 @@ def the_same_weights_every_time():
 @pytest.mark.parametrize(
     "arguments, size",
     [
-        (dict(), 28),
         (dict(num_classes=10), 28),
         (dict(channels=3, widths=(16, 32, 64), blocks=2, num_classes=4), 32),
         (dict(widths=(16,), patch=1, heads=2), 12),
@@ -50,41 +41,32 @@ def the_same_weights_every_time():
     ],
     ids=str,
 )
-def test_gradients_reach_every_parameter(arguments, size):
-    """All weights are perturbed first. The null class is among the labels: its row must learn, too."""
-    net = perturbed(UNet(**arguments))
-    classes = arguments.get("num_classes")
+def test_starts_as_zero_and_gradients_reach_every_parameter(arguments, size):
+    """Every row of every one, once weights are perturbed. The null class is among the labels."""
+    net, classes = UNet(**arguments), arguments.get("num_classes")
     x, t = inputs(b=(classes or 3) + 1, c=arguments.get("channels", 1), size=size)
     y = torch.arange(classes + 1) if classes else None
-    out = net(x, t, y, x.flip(0)) if net.self_condition else net(x, t, y)
-    assert out.shape == x.shape
-    (out * torch.randn(out.shape, generator=torch.Generator().manual_seed(1))).sum().backward()
+    given = (x, t, y, x.flip(0)) if net.self_condition else (x, t, y)
+    out = net(*given)
+    assert out.shape == x.shape and bool((out == 0).all())
+    (out - x).square().sum().backward()
+    assert net.out.weight.grad.abs().max() > 0
+    net.zero_grad()
+    out = perturbed(net)(*given)
+    (out * torch.randn(out.shape, generator=seeded(1))).sum().backward()
     for name, parameter in net.named_parameters():
         rows = parameter.grad.abs().flatten(1).amax(1) if parameter.ndim > 1 else parameter.grad.abs()
-        assert bool((rows > 0).all()), f"no gradient reaches a row of {name}"
-
-
-@pytest.mark.parametrize("arguments", [dict(), dict(conv="standardised"), dict(time="add")], ids=str)
-def test_starts_as_zero_and_learns_from_the_first_step(arguments):
-    net, (x, t) = UNet(**arguments), inputs()
-    out = net(x, t)
-    assert bool((out == 0).all())
-    (out - x).square().mean().backward()
-    assert net.out.weight.grad.abs().max() > 0
+        assert bool((rows > 0).all()), name
 
 
 def test_every_t_has_its_own_code():
-    """Sines and cosines written out with Python's floats; 2e-4 is float32's spacing of angles near 1000, times three. Of
-    all t in 1…1000 the nearest two of 128 features lie 0.3 apart or more; neighbours are the nearest."""
+    """Written out with Python's floats; 2e-4 is float32's spacing of angles near 1000, times three. None lie near."""
     for row, t in zip(sinusoidal_embedding(torch.tensor([1, 17, 1000]), 8).tolist(), (1, 17, 1000), strict=True):
         angles = [t * 10_000 ** (-i / 4) for i in range(4)]
         by_hand = [math.cos(angle) for angle in angles] + [math.sin(angle) for angle in angles]
         assert max(abs(a - b) for a, b in zip(row, by_hand, strict=True)) < 2e-4
     codes = sinusoidal_embedding(torch.arange(1, 1001), 128)
-    assert codes.shape == (1000, 128) and codes.dtype == torch.float32
-    distance = torch.cdist(codes, codes, compute_mode="donot_use_mm_for_euclid_dist").fill_diagonal_(math.inf)
-    assert distance.min() > 0.3
-    assert int((distance.argmin(1) - torch.arange(1000)).abs().max()) == 1
+    assert codes.shape == (1000, 128) and codes.dtype == torch.float32 and torch.pdist(codes).min() > 0.3
 
 
 @torch.no_grad()
@@ -106,12 +88,10 @@ def test_the_output_depends_on_t_on_the_class_and_on_no_other_image_of_the_batch
     assert not torch.equal(net(x, t), net(x, t))
 
 
-# ---- every choice ----
-
-
 @torch.no_grad()
 def test_every_combination_of_choices_runs_and_is_rebuilt_from_its_arguments():
-    """An output of the input's shape, finite, and the same from a network rebuilt from the stored arguments."""
+    """Defaults are not stored: code that knows fewer keywords reads such a checkpoint. And only widths with attention
+    need divide into heads."""
     x, t = inputs(b=2, size=8)
     names = ("conv", "time", "downsample", "upsample", "middle")
     further = dict(attention=(None, ("linear", "full")), self_condition=(False, True))
@@ -122,43 +102,28 @@ def test_every_combination_of_choices_runs_and_is_rebuilt_from_its_arguments():
         assert again.arguments == net.arguments
         out = net(x, t)
         assert out.shape == x.shape and bool(out.isfinite().all()) and torch.equal(again(x, t), out)
-    net = UNet(3, (16, 32), blocks=2, patch=1, num_classes=5, dropout=0.1, heads=2)
-    UNet(**net.arguments).load_state_dict(net.state_dict())
-
-
-def test_choices_that_are_defaults_are_not_stored():
-    """A checkpoint of the plain network is then read by code that knows fewer keywords."""
-    basic = {"channels", "widths", "blocks", "patch", "num_classes", "dropout", "heads"}
-    assert set(UNet().arguments) == set(UNet(attention=(None, None), middle="full").arguments) == basic
-    assert set(UNet(time="add", self_condition=True).arguments) == basic | {"time", "self_condition"}
+    basic = dict(channels=3, widths=(24, 40), blocks=2, patch=1, num_classes=5, dropout=0.1, heads=5)
+    assert UNet(**basic, attention=(None, None), middle=None).arguments == basic | {"middle": None}
 
 
 def test_attention_of_a_level_is_of_its_kind_and_applied_on_both_ways():
-    net = UNet(1, (16, 32, 48), blocks=2, attention=(None, "linear", None), middle="full")
+    """Twice down, three times up. The skip of such a level is the attention's output: the way up is given that."""
+    net = perturbed(UNet(1, (16, 32, 48), blocks=2, attention=(None, "linear", None), middle="full")).eval()
     rows = [row for row in layer_table(net, *inputs(size=32)) if row.layer == "Attention"]
-    assert [row.output for row in rows if row.name != "attention"] == [(4, 32, 8, 8)] * 5  # twice down, three times up
+    assert [row.output for row in rows if row.name != "attention"] == [(4, 32, 8, 8)] * 5
     kinds = {name: layer.kind for name, layer in net.named_modules() if isinstance(layer, Attention)}
     assert kinds.pop("attention") == "full" and set(kinds.values()) == {"linear"}
-
-
-def test_what_the_way_up_reads_comes_after_the_attention():
-    """The skip of a level with attention is the attention's output: its weights change what the way up is given."""
     net = perturbed(UNet(1, (16,), attention=("full",), middle=None, patch=1)).eval()
     seen = []
     net.up[0].register_forward_hook(lambda layer, args, out: seen.append(args[0][:, 16:]))
     net.down[1].register_forward_hook(lambda layer, args, out: seen.append(out))
-    with torch.no_grad():
-        net(*inputs(size=8))
+    net(*inputs(size=8))
     assert torch.equal(*seen)
-
-
-# ---- the blocks against independent truths ----
 
 
 @pytest.mark.parametrize("conv", [torch.nn.Conv2d, StandardisedConv2d])
 def test_blocks_and_attention_start_as_their_skips(conv):
-    x, emb = torch.randn(2, 8, 6, 6), torch.randn(2, 12)
-    block = ResidualBlock(8, 16, 12, conv=conv)
+    x, emb, block = torch.randn(2, 8, 6, 6), torch.randn(2, 12), ResidualBlock(8, 16, 12, conv=conv)
     assert torch.equal(block(x, emb), block.skip(x)) and torch.equal(Attention(8, 2)(x), x)
     block(x, emb).square().sum().backward()
     start = block.conv2.gain if conv is StandardisedConv2d else block.conv2.weight
@@ -168,13 +133,10 @@ def test_blocks_and_attention_start_as_their_skips(conv):
 @torch.no_grad()
 @pytest.mark.parametrize("kind", ["full", "linear"])
 def test_attention_is_an_average_over_positions_for_one_head_at_a_time(kind):
-    """Against loops over images and heads: softmax over keys, with the scale 1/sqrt(head size) written out, or the product
-    of two softmaxes, over features and over positions. The weights sum to 1, to 1e-6; outputs agree to 1e-5."""
-    layer = perturbed(Attention(16, heads=2, kind=kind))
-    x = torch.randn(2, 16, 3, 4)
+    """By loops, to 1e-5: softmax over keys, or the product of two softmaxes, over features and over positions."""
+    layer, x = perturbed(Attention(16, heads=2, kind=kind)), torch.randn(2, 16, 3, 4)
     normed = F.group_norm(x, 8, layer.norm.weight, layer.norm.bias)
-    expected = torch.empty_like(x)
-    for b in range(2):
+    for b, out in enumerate(layer(x)):
         qkv = normed[b].reshape(16, 12).T @ layer.qkv.weight[:, :, 0, 0].T  # (positions, 3 * channels)
         heads = []
         for h in range(2):
@@ -183,8 +145,7 @@ def test_attention_is_an_average_over_positions_for_one_head_at_a_time(kind):
             assert (weights.sum(1) - 1).abs().max() < 1e-6
             heads.append(weights @ v)
         mixed = torch.cat(heads, 1) @ layer.out.weight[:, :, 0, 0].T
-        expected[b] = x[b] + mixed.T.reshape(16, 3, 4)
-    assert (layer(x) - expected).abs().max() < 1e-5
+        assert (out - x[b] - mixed.T.reshape(16, 3, 4)).abs().max() < 1e-5
 
 
 @torch.no_grad()
@@ -194,13 +155,8 @@ def test_standardised_kernels_have_mean_0_and_variance_1_over_the_fan_in():
     layer.weight.mul_(3).add_(0.7)
     layer.gain.copy_(gains.reshape(5, 1, 1, 1))
     kernels = (layer(torch.eye(54).reshape(54, 6, 3, 3))[:, :, 1, 1] - layer.bias).T  # (5, 54)
-    by_hand = []
-    for kernel, gain in zip(layer.weight.flatten(1).double(), gains, strict=True):
-        centred = kernel - sum(kernel) / 54
-        by_hand.append(gain * centred / math.sqrt(sum(centred**2)))
-    assert kernels.mean(1).abs().max() < 1e-6
-    assert (kernels - torch.stack(by_hand)).abs().max() < 1e-3
-    assert (kernels.std(1, correction=0) - gains / math.sqrt(54)).abs().max() < 1e-3
+    centred = layer.weight.flatten(1) - layer.weight.flatten(1).mean(1, keepdim=True)
+    assert (kernels - gains[:, None] * F.normalize(centred)).abs().max() < 1e-3
 
 
 @torch.no_grad()
@@ -211,35 +167,24 @@ def test_time_added_is_time_shifting_the_first_convolution():
     for i in range(3):
         other = copy.deepcopy(block)
         other.conv1.bias += other.add(emb[i])
-        torch.nn.init.zeros_(other.add.weight)
-        torch.nn.init.zeros_(other.add.bias)
-        assert (block(x[i : i + 1], emb[i : i + 1]) - other(x[i : i + 1], emb[i : i + 1])).abs().max() < 1e-5
+        for parameter in other.add.parameters():
+            parameter.zero_()
+        assert (block(x, emb)[i] - other(x, emb)[i]).abs().max() < 1e-5
 
 
-def test_resampling_halves_and_doubles_and_space_to_depth_loses_nothing():
-    x = torch.randn(2, 8, 6, 10)
-    for kind in CHOICES["downsample"]:
-        assert downsampling(kind, 8)(x).shape == (2, 8, 3, 5)
-    for kind in CHOICES["upsample"]:
-        assert upsampling(kind, 8)(x).shape == (2, 8, 12, 20)
-    stacked = downsampling("space_to_depth", 8)[0](x)
-    assert stacked.shape == (2, 32, 3, 5) and torch.equal(F.pixel_shuffle(stacked, 2), x)
-
-
-@pytest.mark.parametrize(
-    "arguments", [dict(), dict(num_classes=4, widths=(16, 32, 48), blocks=2, middle=None, upsample="transposed")]
-)
-def test_layer_table_accounts_for_every_parameter_and_leaves_nothing_behind(arguments):
-    net = UNet(**arguments)
+def test_layer_table_accounts_for_every_parameter_and_leaves_nothing_behind():
+    net = UNet(num_classes=4, widths=(16, 32, 48), blocks=2, middle=None, upsample="transposed")
     rows = layer_table(net, *inputs(size=32))
     assert sum(row.parameters for row in rows) == sum(p.numel() for p in net.parameters())
     assert rows[-1].output[2:] == (16, 16) and len({row.name for row in rows}) == len(rows)
     assert all(layer.training and not layer._forward_hooks for layer in net.modules())
-    for row, layer in ((r, net.get_submodule(r.name)) for r in rows if r.layer == "ResidualBlock"):
-        assert row.input[1] == layer.norm1.num_channels
+    channels = {row.name: row.input[1] for row in rows if row.layer == "ResidualBlock"}
+    assert channels == {name: net.get_submodule(name).norm1.num_channels for name in channels}
 
 
-# ---- self-conditioning ----
+def test_space_to_depth_loses_nothing():
+    x = torch.randn(2, 8, 6, 10)
+    assert torch.equal(F.pixel_shuffle(downsampling("space_to_depth", 8)[0](x), 2), x)
 
 
 class Recorder(torch.nn.Module):
@@ -249,8 +194,7 @@ class Recorder(torch.nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.weight = torch.nn.Parameter(torch.tensor(0.5))
-        self.seen = []
+        self.weight, self.seen = torch.nn.Parameter(torch.tensor(0.5)), []
 
     def forward(self, x, t, y=None, x_self=None):
         self.seen.append((len(x), x_self, torch.is_grad_enabled()))
@@ -258,8 +202,8 @@ class Recorder(torch.nn.Module):
 
 
 def test_training_gives_half_of_the_items_their_first_estimate_and_no_gradient_through_it():
-    diffusion = GaussianDiffusion(cosine_schedule(), "v")
-    net, (x0, t), noise = Recorder(), inputs(b=5, size=4), inputs(b=5, size=4, seed=1)[0]
+    diffusion, net = GaussianDiffusion(cosine_schedule(), "v"), Recorder()
+    (x0, t), noise = inputs(b=5, size=4), normal(5, 1, 4, 4, seed=1, dtype=torch.float32)
     loss = diffusion_loss(net, diffusion, x0, t=t, noise=noise)
     (n1, none, grad1), (n2, x_self, grad2) = net.seen
     assert (n1, none, grad1, n2, grad2) == (2, None, False, 5, True)
@@ -275,9 +219,8 @@ def test_training_gives_half_of_the_items_their_first_estimate_and_no_gradient_t
 def test_sampling_gives_the_estimate_of_the_step_before(sampler):
     net = Recorder()
     estimates = [step.x0 for step in sampler(net, GaussianDiffusion(cosine_schedule(), "v"), (2, 1, 4, 4), 5)]
-    given = [x_self for _, x_self, _ in net.seen]
-    assert given[0] is None and len(given) == 5
-    assert all(torch.equal(a, b) for a, b in zip(given[1:], estimates, strict=False))
+    first, *given = (x_self for _, x_self, _ in net.seen)
+    assert first is None and torch.equal(torch.stack(given), torch.stack(estimates[:-1]))
 
 
 @torch.no_grad()
@@ -293,10 +236,9 @@ def test_every_weight_learns_with_self_conditioning(precision, monkeypatch):
     """The first estimate is made without gradients, in the same autocast's reach: a cached cast of a weight would have
     none either, and the weight would stand still."""
     monkeypatch.setattr(training_step, "mixed_precision", lambda device: precision)
-    net = perturbed(UNet(widths=(8, 16), heads=2, self_condition=True))
+    net, given = perturbed(UNet(widths=(8, 16), heads=2, self_condition=True)), []
     start = {name: p.detach().clone() for name, p in net.named_parameters()}
     images = torch.randint(0, 256, (16, 1, 8, 8), dtype=torch.uint8)
-    given = []
     net.register_forward_pre_hook(lambda layer, args, kwargs: given.append(kwargs.get("x_self")), with_kwargs=True)
     train(net, GaussianDiffusion(cosine_schedule(), "v"), images, steps=2, batch_size=8, device="cpu")
     assert [x_self is None for x_self in given] == [True, False] * 2 and bool((given[1][1::2] != 0).any())

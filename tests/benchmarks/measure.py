@@ -4,7 +4,7 @@ In a process of its own, because the peak memory is the process's and because no
 threads, warm caches) should touch the next one.
 """
 
-import argparse
+import ast
 import copy
 import importlib
 import inspect
@@ -15,18 +15,22 @@ import time
 from contextlib import redirect_stdout
 from itertools import islice
 
-import ours
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.benchmark import Timer
 from torch.utils.flop_counter import FlopCounterMode
 
+from ddpm_course import schedules
 from ddpm_course.classifier import classify, features
+from ddpm_course.classroom import editions
 from ddpm_course.data import load_images, to_unit_range
+from ddpm_course.diffusion import GaussianDiffusion
 from ddpm_course.metrics import frechet_distance
 from ddpm_course.nets import Guided
 from ddpm_course.samplers import ancestral_steps, ddim_steps, generate
 from ddpm_course.training import best_device, load_pretrained, train
+from ddpm_course.unet import UNet
 
 SAMPLES, DDIM_STEPS = 1000, 50  # of the Fréchet distance
 SHAPE = (64, 1, 28, 28)  # of the images whose sampling is timed
@@ -34,6 +38,19 @@ TIMED_STEPS = 50  # a sampler with more steps than this is timed on so many, and
 SHORT_MINUTES = 0.2  # of training, where only its speed is asked for
 PACE_SECONDS = 3  # of a peer's training, to turn minutes into steps
 TRIAL = 128  # images in such a step, where the peer's own batch is larger
+NOT_RECIPE = {"minutes", "watch", "checkpoint"}  # keywords of lesson 00's call that do not change what is learned
+
+
+def lesson_00() -> tuple[UNet, GaussianDiffusion, dict]:
+    """The network, what its output means, and the keywords of `train` that lesson 00 sets: so they are written once."""
+    notebook = editions.read(editions.ROOT / "notebooks" / "solutions" / "00_start_here.ipynb")
+    cells = {cell.id: cell.source for cell in notebook.cells}
+    names = {"torch": torch, "UNet": UNet, "GaussianDiffusion": GaussianDiffusion, **vars(schedules), "print": str}
+    exec(cells["model"], names)  # the course's own cell: `my_net = UNet(…)`, `my_diffusion = GaussianDiffusion(…)`
+    calls = [node for node in ast.walk(ast.parse(cells["train"])) if isinstance(node, ast.Call)]
+    call = next(node for node in calls if getattr(node.func, "id", None) == "train")
+    keywords = {k.arg: ast.literal_eval(k.value) for k in call.keywords if k.arg not in NOT_RECIPE}
+    return names["my_net"], names["my_diffusion"], keywords
 
 
 def row(name: str, minutes: float, short: bool = False) -> dict:
@@ -42,7 +59,7 @@ def row(name: str, minutes: float, short: bool = False) -> dict:
     device, minutes, timed = best_device(), SHORT_MINUTES if short else minutes, 5 if short else TIMED_STEPS
     images, labels = load_images()
     torch.manual_seed(0)
-    net, diffusion, keywords = ours.lesson_00()
+    net, diffusion, keywords = lesson_00()
     peer, own_recipe = None, False
     if not name.startswith("ours"):
         peer = importlib.import_module("peer_" + name.split(",")[0])
@@ -57,10 +74,12 @@ def row(name: str, minutes: float, short: bool = False) -> dict:
         net, seen, seconds = train_as(peer, net, images.to(device), minutes)
         sampler, total, steps = peer.sampler(net.eval(), SHAPE)
     else:
-        keywords = {"batch_size": inspect.signature(train).parameters["batch_size"].default} | keywords
+        keywords = {"batch_size": default(train, "batch_size")} | keywords
         run = train(net, diffusion, images, labels if name == "ours" else None, minutes=minutes, **keywords)
         net, seen, seconds = run.ema.net, run.step * keywords["batch_size"], run.seconds
-        sampler, total, steps = ours.sampler(net.eval(), diffusion, SHAPE, y if y is None else y[: SHAPE[0]])
+        total = default(generate, "steps")
+        few = y if y is None else y[: SHAPE[0]]
+        sampler, steps = f"DDIM, {total} steps", ddim_steps(net.eval(), diffusion, SHAPE, total, y=few)
     memory = peak_memory(device)  # of training: what sampling takes depends on how many images at once
     peak = max(peak, matrix_rate(device))  # a shared machine has slow moments, and the first may have been one
     result = dict(
@@ -83,6 +102,10 @@ def row(name: str, minutes: float, short: bool = False) -> dict:
         samples = generate(net, diffusion, shape, DDIM_STEPS, y=y, sampler=ddim_steps, progress=False, generator=g)
         result["frechet"] = round(frechet_distance(samples, features(load_images(split="test")[0])), 2)
     return result
+
+
+def default(function, argument: str) -> int:
+    return inspect.signature(function).parameters[argument].default
 
 
 def train_as(peer, net: nn.Module, images: Tensor, minutes: float) -> tuple[nn.Module, int, float]:
@@ -132,13 +155,8 @@ def flops(net: nn.Module, device: torch.device) -> float:
 def matrix_rate(device: torch.device, n: int = 2048) -> float:
     """Operations a second of a float32 matrix product: the best of ten."""
     a, b = torch.randn(2, n, n, device=device)
-    seconds = []
-    for _ in range(10):
-        started = time.perf_counter()
-        a @ b  # noqa: B018
-        synchronize(device)
-        seconds.append(time.perf_counter() - started)
-    return 2 * n**3 / min(seconds)
+    timer = Timer("a @ b", globals={"a": a, "b": b}, num_threads=torch.get_num_threads())
+    return 2 * n**3 / min(timer.timeit(1).median for _ in range(10))
 
 
 def seconds_to_sample(iterator, total: int, timed: int) -> float:
@@ -174,16 +192,16 @@ SAMPLERS = {  # what the curve compares, on the bundled network: a sampler and a
 }
 
 
-def curve(counts: tuple[int, ...] = (5, 10, 25, 50), samples: int = SAMPLES) -> dict:
+def curve() -> dict:
     """Fréchet distance of the bundled network's conditional samples, and how many in 100 the judge calls what was
     asked for, by sampler and number of steps: what `generate`'s defaults are chosen from."""
     device = best_device()
     net, diffusion, _ = load_pretrained(device)
     reference = features(load_images(split="test")[0])
-    y, shape, values = (torch.arange(samples) % 10).to(device), (samples, *SHAPE[1:]), {}
+    y, shape, values = (torch.arange(SAMPLES) % 10).to(device), (SAMPLES, *SHAPE[1:]), {}
     for name, (sampler, scale) in SAMPLERS.items():
         called, values[name] = Guided(net, scale) if scale else net, {}
-        for steps in counts:
+        for steps in (5, 10, 25, 50):
             g = torch.Generator(device).manual_seed(0)
             made = generate(called, diffusion, shape, steps, y=y, sampler=sampler, progress=False, generator=g)
             asked = (classify(made).cpu() == y.cpu()).double().mean().item()
@@ -192,17 +210,9 @@ def curve(counts: tuple[int, ...] = (5, 10, 25, 50), samples: int = SAMPLES) -> 
     return values
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("name")
-    parser.add_argument("minutes", type=float)
-    parser.add_argument("--short", action="store_true")
-    args = parser.parse_args()
+if __name__ == "__main__":
+    name, minutes, *short = sys.argv[1:]
     os.environ.pop("DDPM_COURSE_FAST", None)  # it would cut the training short
     with redirect_stdout(sys.stderr):
-        result = dict(name="curve", values=curve()) if args.name == "curve" else row(**vars(args))
+        result = dict(name="curve", values=curve()) if name == "curve" else row(name, float(minutes), bool(short))
     print(json.dumps(result))
-
-
-if __name__ == "__main__":
-    main()

@@ -3,10 +3,10 @@
     python tests/browser/run.py [LESSON ...] [--solutions] [--screens FOLDER] [--minutes 15]
 
 Each lesson is a copy in an empty folder, opened in headless Chromium: no kernel question, Run All, every code cell
-ran, no error output, nothing on standard error, and what `looking` asks: no mathematics left unrendered, every figure
-visible, nothing that scrolls, every slider moves and redraws. Screenshots of the whole lesson, light and dark, go to
-FOLDER. With DDPM_COURSE_FAST=1 budgets are short. Exits with 0 if all lessons pass, 1 if not; without Chromium it
-prints NOT RUN, and that fails under CI.
+ran, no error output, nothing on standard error, and what else `looking` asks: no mathematics left unrendered, every
+figure visible, nothing that scrolls, every slider moves and redraws. Screenshots of the whole lesson, light and dark,
+go to FOLDER. With DDPM_COURSE_FAST=1 budgets are short. Exits with 0 if all lessons pass, 1 if not; without Chromium
+it prints NOT RUN, and that fails under CI.
 """
 
 import argparse
@@ -17,14 +17,20 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import broken
 import looking
+from jupyter_server.serverapp import list_running_servers
 
 from ddpm_course import lab
 from ddpm_course.classroom import editions
+
+try:
+    from playwright import sync_api
+except ImportError:
+    sync_api = None
 
 QUIET = "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-sync"
 TRACKER = {"windowingMode": "none"}  # JupyterLab then keeps the whole lesson in the page, not only what is in view
@@ -36,38 +42,26 @@ def chromium() -> str | None:
     return next((path for name in names if name and (path := shutil.which(name))), None)
 
 
-def twice(what: str, start):
-    """start(), and once more if it fails: on a busy machine a browser sometimes does not come up in time."""
-    try:
-        return start()
-    except Exception as error:
-        print(f"{what} failed ({str(error).strip().splitlines()[0][:160]}); trying once more.", flush=True)
-        return start()
-
-
 @contextmanager
 def jupyterlab(folder: Path):
     """A server on `folder`, with settings and kernels of its own; yields its address and token."""
-    runtime, settings = folder / ".runtime", folder / ".settings" / "@jupyterlab" / "notebook-extension"
-    shutil.rmtree(runtime, ignore_errors=True)  # of a first try
-    settings.mkdir(parents=True, exist_ok=True)
+    settings = folder / ".settings" / "@jupyterlab" / "notebook-extension"
+    settings.mkdir(parents=True)
     (settings / "tracker.jupyterlab-settings").write_text(json.dumps(TRACKER))
     command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ServerApp.port=0",
                f"--ServerApp.root_dir={folder}", "--LabApp.expose_app_in_browser=True",
                f"--LabApp.user_settings_dir={folder / '.settings'}", f"--LabApp.workspaces_dir={folder / '.spaces'}"]  # fmt: skip
-    environment = {**os.environ, "JUPYTER_RUNTIME_DIR": str(runtime), "DDPM_COURSE_SAVE": "0"}
+    environment = {**os.environ, "JUPYTER_RUNTIME_DIR": str(folder / ".runtime"), "DDPM_COURSE_SAVE": "0"}
     environment["JUPYTER_CONFIG_PATH"] = str(lab.SETTINGS)  # as `make lab` does: no question about news
     with open(folder / ".log", "w") as log:
         server = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
     try:
         until = time.monotonic() + 120
-        while not (found := list(runtime.glob("jpserver-*.json"))):
+        while not (found := list(list_running_servers(str(folder / ".runtime")))):
             if server.poll() is not None or time.monotonic() > until:
                 raise RuntimeError(f"JupyterLab did not start: {(folder / '.log').read_text()[-500:]}")
-            time.sleep(0.2)
-        time.sleep(1)  # the file may be half written
-        facts = json.loads(found[0].read_text())
-        yield facts["url"], facts["token"]
+            time.sleep(0.5)
+        yield found[0]["url"], found[0]["token"]
     finally:
         server.terminate()  # it shuts its kernels down
         try:
@@ -76,64 +70,31 @@ def jupyterlab(folder: Path):
             server.kill()
 
 
-@contextmanager
-def opened(browser, lesson: str, folder: Path):
-    """The lesson in JupyterLab, its kernel connected and idle; yields the page."""
-    with ExitStack() as stack:
-        url, token = stack.enter_context(jupyterlab(folder))
-        page = browser.new_page(viewport={"width": 1280, "height": 1000})
-        stack.callback(page.close)
-        page.goto(f"{url}lab/tree/{lesson}.ipynb?token={token}", timeout=120_000)
-        page.wait_for_selector(".jp-Notebook .jp-CodeCell", timeout=120_000)
-        page.wait_for_function(looking.READY, timeout=120_000, polling=500)
-        yield page
-
-
-def run_all(page, minutes: float) -> list[str]:
-    """Run every cell. Returns what is wrong."""
-    from playwright.sync_api import TimeoutError as TooLong
-
-    wrong = looking.questions(page)
-
-    def start():
-        page.evaluate(looking.RUN_ALL)
-        page.wait_for_function(looking.STARTED, timeout=60_000, polling=500)
-
-    try:
-        twice("starting the cells", start)
-        page.wait_for_function(looking.FINISHED, timeout=minutes * 60_000, polling=1000)
-    except TooLong:
-        wrong.append(f"not finished after {minutes:g} minutes")
-    return wrong
-
-
 def run_lesson(browser, lesson: str, source: Path, screens: Path, minutes: float) -> list[str]:
     """Run one lesson in the browser. Returns what is wrong with it, one sentence each."""
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name, ExitStack() as stack:
-        folder = Path(name)
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, jupyterlab(Path(folder)) as (url, token):
         notebook = editions.read(source)
         for cell in notebook.cells:
             if cell.cell_type == "code":
                 cell.outputs, cell.execution_count = [], None  # what is seen later was made here
-        editions.write(notebook, folder / f"{lesson}.ipynb")
-        page = twice(f"opening {lesson}", lambda: stack.enter_context(opened(browser, lesson, folder)))
+        editions.write(notebook, Path(folder) / source.name)
+        page = browser.new_page(viewport={"width": 1280, "height": 1000})
+        page.set_default_timeout(120_000)
+        page.goto(f"{url}lab/tree/{source.name}?token={token}")
+        page.wait_for_selector(".jp-Notebook .jp-CodeCell")
+        page.wait_for_function(looking.READY, polling=500)
+
         started = time.monotonic()
-        wrong = run_all(page, minutes)
+        page.evaluate(looking.COMMAND, ["notebook:run-all-cells", {}])
+        page.wait_for_function(looking.STARTED, timeout=60_000, polling=500)
+        with suppress(sync_api.TimeoutError):  # the cells that did not run are told
+            page.wait_for_function(looking.FINISHED, timeout=minutes * 60_000, polling=1000)
         print(f"{lesson}: ran in {time.monotonic() - started:.0f} s", flush=True)
         page.wait_for_timeout(3000)  # formulas and pictures that are still being drawn
-        wrong += looking.whole_page(page) + looking.sliders(page)
+        wrong = page.evaluate(looking.WHOLE_PAGE) + looking.sliders(page)
         for theme in ("Light", "Dark"):
             looking.photograph(page, screens / lesson, theme)
-        page.evaluate(looking.SAVE)
-        page.wait_for_timeout(3000)
-        done = editions.read(folder / f"{lesson}.ipynb")
-    for cell in done.cells:
-        if cell.cell_type == "code" and cell.source.strip():
-            if not cell.execution_count:
-                wrong.append(f"cell {cell.id} did not run")
-            for output in cell.outputs:
-                if output.output_type == "error" or output.get("name") == "stderr":
-                    wrong.append(f"cell {cell.id}: {str(output.get('evalue') or output.get('text'))[:200]}")
+        page.close()
     return wrong
 
 
@@ -145,31 +106,30 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=15, help="give a lesson up after this long")
     args = parser.parse_args()
     path = chromium()
-    try:
-        from playwright.sync_api import sync_playwright
-    except ImportError:
-        path = None
-    if path is None:
+    if sync_api is None or path is None:
         print("NOT RUN: this needs Playwright (pip install -e '.[browser]') and Chromium ($CHROMIUM names another).")
         return int(os.environ.get("CI", "") not in ("", "0", "false"))
     args.screens.mkdir(parents=True, exist_ok=True)
     folder = editions.ROOT / "notebooks" / ("solutions" if args.solutions else "")
-    failed = 0
-    with sync_playwright() as playwright:
-        start = playwright.chromium.launch
-        browser = twice("starting Chromium", lambda: start(executable_path=path, args=QUIET.split(), timeout=60_000))
+    failed = False
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=QUIET.split(), timeout=120_000)
         if unseen := broken.unseen(browser):
             print(*unseen, sep="\n")
             return 1
         for lesson in editions.lessons(chosen=args.lessons or None):
-            try:
-                wrong = run_lesson(browser, lesson, folder / f"{lesson}.ipynb", args.screens, args.minutes)
-            except Exception as error:  # the next lesson is still worth running
-                wrong = [f"the browser gave up: {str(error).strip()[:300]}"]
-            failed += bool(wrong)
+            source = folder / f"{lesson}.ipynb"
+            for attempt in (1, 2):  # on a busy machine a page sometimes does not come up in time
+                try:
+                    wrong = run_lesson(browser, lesson, source, args.screens, args.minutes)
+                    break
+                except Exception as error:  # the next lesson is still worth running
+                    wrong = [f"the browser gave up: {str(error).strip()[:300]}"]
+                    print(f"{lesson}, attempt {attempt}: {wrong[0]}", flush=True)
+            failed |= bool(wrong)
             print(f"{lesson}: {'passed' if not wrong else 'FAILED'}", *wrong, sep="\n  ", flush=True)
         browser.close()
-    return int(failed > 0)
+    return int(failed)
 
 
 if __name__ == "__main__":

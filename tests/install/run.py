@@ -1,12 +1,10 @@
-"""`make test-install`: the course installs into empty environments and works there. Slow; standard library alone.
+"""`make test-install`: the course installs into empty environments and works there. Slow.
 
-    wheel          the built wheel, installed away from the clone, finds its data, its checkpoint and its checks
-    tests 3.11     a copy of the clone, set up as `make test` sets it up, passes the package tests on that Python
-    tests 3.13     the same on the newest Python
-    colab 3.12     an environment like Colab's: the setup cell installs the course in a kernel, and fails in a sentence
-    colab 3.13     the same on the newest Python
+    wheel     the built wheel, installed away from the clone, finds its data, its checkpoint and its checks
+    tests     a copy of the clone, set up as `make test` sets it up, passes the package tests on that Python
+    colab     an environment like Colab's: the setup cell installs the course in a kernel, and fails in a sentence
 
-Say which with arguments (`python tests/install/run.py wheel 3.13 "colab 3.12"`). An interpreter that is missing counts as failed.
+Say which with pytest's options (`python tests/install/run.py -k "wheel or 3.12"`). A Python that is missing counts as failed.
 Environments are made in a temporary folder, one at a time, and removed; each takes as much room as torch does.
 """
 
@@ -14,134 +12,85 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
-import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent.parent
-PYTHONS = "3.11", "3.13"
-COLAB_PYTHONS = "3.12", "3.13"
+import pytest
+
+from ddpm_course import REF, REPOSITORY
+from ddpm_course.classroom import editions
+
+HERE = Path(__file__).resolve().parent
 # older than what pip would take by itself, as in Colab, where the course must do with them
 COLAB = ["ipykernel==6.17.1", "ipython==7.34.0", "ipywidgets==7.7.1", "jupyter-client<8", "numpy<2.3"]
 LEFT_OUT = shutil.ignore_patterns(".git", ".venv*", "work", "__pycache__", ".*_cache", ".ipynb_checkpoints", "dist")
 
 
-class Failed(Exception):
-    pass
-
-
 def command(*parts, env: dict[str, str] | None = None, **options) -> None:
     print("$", *parts, flush=True)
     environment = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "VIRTUAL_ENV")}
-    environment |= env or {}
-    if code := subprocess.run(list(map(str, parts)), env=environment, check=False, **options).returncode:
-        raise Failed(f"{' '.join(map(str, parts[:5]))} … ended with {code}")
+    subprocess.run(list(map(str, parts)), env=environment | (env or {}), check=True, **options)
 
 
-def interpreter(version: str) -> str | None:
+def interpreter(version: str) -> str:
     """A Python of this version: on the path, under pyenv, or behind Windows' launcher."""
     pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
-    here = [f"python{version}", *sorted(map(str, pyenv.glob(f"{version}.*/bin/python")), reverse=True)]
-    asks = [[name] for name in here] + ([["py", f"-{version}"]] if os.name == "nt" else [])
-    for ask in asks:
-        script = "import sys; print(sys.executable if '%d.%d' % sys.version_info[:2] == sys.argv[1] else '')"
+    calls = [[f"python{version}"], *([path] for path in sorted(pyenv.glob(f"{version}.*/bin/python"), reverse=True))]
+    for call in [*calls, ["py", f"-{version}"]]:
         try:
-            done = subprocess.run([*ask, "-c", script, version], capture_output=True, text=True, check=True)
+            script = "import sys; print(sys.executable)"
+            return subprocess.run([*call, "-c", script], capture_output=True, text=True, check=True).stdout.strip()
         except (OSError, subprocess.CalledProcessError):  # absent, or pyenv's signpost to a version not chosen
             continue
-        if done.stdout.strip():
-            return done.stdout.strip()
-    return None
+    pytest.fail(f"no Python {version} was found")
 
 
-def environment(python: str, folder: Path) -> Path:
-    """The Python of a new, empty environment."""
-    command(python, "-m", "venv", folder / "venv")
-    return folder / "venv" / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+@pytest.fixture
+def own(request, tmp_path):
+    """The Python of a new, empty environment, of the version that the test names; the copy of the clone is removed too."""
+    command(interpreter(request.param), "-m", "venv", tmp_path / "venv")
+    shutil.copytree(editions.ROOT, tmp_path / "clone", ignore=LEFT_OUT)
+    (tmp_path / "empty").mkdir()
+    yield tmp_path / "venv" / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+    shutil.rmtree(tmp_path, ignore_errors=True)
 
 
-def try_wheel(python: str, folder: Path) -> None:
-    shutil.copytree(ROOT, folder / "clone", ignore=LEFT_OUT)
-    own = environment(python, folder)
-    command(own, "-m", "pip", "wheel", "--quiet", "--no-deps", "-w", folder / "dist", folder / "clone")
-    shutil.rmtree(folder / "clone")
-    command(own, "-m", "pip", "install", "--quiet", *(folder / "dist").glob("*.whl"))
-    (folder / "empty").mkdir()
-    shutil.copy(ROOT / "tests" / "install" / "use_wheel.py", folder / "use_wheel.py")
-    command(own, folder / "use_wheel.py", cwd=folder / "empty")
+@pytest.mark.parametrize("own", ["3.11"], indirect=True)
+def test_wheel(own, tmp_path):
+    command(own, "-m", "pip", "wheel", "--quiet", "--no-deps", "-w", tmp_path / "dist", tmp_path / "clone")
+    shutil.rmtree(tmp_path / "clone")
+    command(own, "-m", "pip", "install", "--quiet", *(tmp_path / "dist").glob("*.whl"))
+    command(own, shutil.copy(HERE / "use.py", tmp_path), cwd=tmp_path / "empty")
 
 
-def try_tests(python: str, folder: Path) -> None:
-    clone = Path(shutil.copytree(ROOT, folder / "clone", ignore=LEFT_OUT))
-    own = environment(python, folder)
-    command(own, "-m", "pip", "install", "--quiet", "-e", ".[test]", "-r", "requirements.txt", cwd=clone)
+@pytest.mark.parametrize("own", ["3.11", "3.13"], indirect=True)
+def test_tests(own, tmp_path):
+    command(own, "-m", "pip", "install", "--quiet", "-e", ".[test]", "-r", "requirements.txt", cwd=tmp_path / "clone")
     options = ["-q", "-n", "2", "--dist", "worksteal", "--ignore=tests/test_notebooks.py"]
-    command(own, "-m", "pytest", *options, "-m", "not slow", cwd=clone)
+    command(own, "-m", "pytest", *options, "-m", "not slow", cwd=tmp_path / "clone")
 
 
-def try_colab(python: str, folder: Path) -> None:
+@pytest.mark.parametrize("own", ["3.12", "3.13"], indirect=True)
+def test_colab(own, tmp_path):
     """The repository that the setup cell names is a local one: git is told to look there in place of the address."""
-    sys.path.insert(0, str(ROOT))
-    from ddpm_course import REF, REPOSITORY
-    from ddpm_course.classroom import editions
-
-    origin, content = Path(shutil.copytree(ROOT, folder / "origin", ignore=LEFT_OUT)), folder / "content"
-    git = "git", "-c", "user.name=test", "-c", "user.email=test@example.com", "-C", origin
+    git = "git", "-c", "user.name=test", "-c", "user.email=test@example.com", "-C", tmp_path / "clone"
     command(*git, "init", "--quiet", "--initial-branch", REF)
     command(*git, "add", "--all")
     command(*git, "commit", "--quiet", "--message", "the course")
-
-    own = environment(python, folder)
     command(own, "-m", "pip", "install", "--quiet", "torch", "torchvision", "matplotlib", *COLAB)
     site = subprocess.check_output([own, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], text=True)
-    stub = Path(site.strip(), "google", "colab")
-    stub.mkdir(parents=True)
-    (stub / "__init__.py").touch()
-    content.mkdir()
-    (folder / "setup.py").write_text(editions.setup_cell(), encoding="utf-8")
+    stub = Path(site.strip(), "google", "colab", "__init__.py")
+    stub.parent.mkdir(parents=True)
+    stub.touch()
+    (tmp_path / "setup.py").write_text(editions.setup_cell(), encoding="utf-8")
     told = {
         "PYDEVD_DISABLE_FILE_VALIDATION": "1",  # a remark of debugpy's
         "GIT_CONFIG_COUNT": "1",
-        "GIT_CONFIG_KEY_0": f"url.{origin.as_uri()}.insteadOf",
+        "GIT_CONFIG_KEY_0": f"url.{(tmp_path / 'clone').as_uri()}.insteadOf",
         "GIT_CONFIG_VALUE_0": f"https://github.com/{REPOSITORY}",
     }
-    lesson = ROOT / "notebooks" / "00_start_here.ipynb"
-    script = ROOT / "tests" / "install" / "rehearse.py"
-    command(own, script, folder / "setup.py", lesson, cwd=content, env=told)
-
-
-def main(chosen: list[str]) -> int:
-    jobs = [("wheel", PYTHONS[0], try_wheel)]
-    jobs += [(f"tests {version}", version, try_tests) for version in PYTHONS]
-    jobs += [(f"colab {version}", version, try_colab) for version in COLAB_PYTHONS]
-    known = {name for name, *_ in jobs} | {version for _, version, _ in jobs}
-    if unknown := set(chosen) - known:
-        print(f"unknown: {', '.join(sorted(unknown))}; there are: {', '.join(sorted(known))}")
-        return 2
-    summary, failed = [], 0
-    for name, version, job in jobs:
-        if chosen and name not in chosen and (version not in chosen or name == "wheel"):
-            continue
-        print(f"\n==== {name}", flush=True)
-        start, python = time.monotonic(), interpreter(version)
-        if python is None:
-            outcome, failed = f"NOT RUN: no Python {version} was found", failed + 1
-        else:
-            with tempfile.TemporaryDirectory(prefix="ddpm_course-") as folder:
-                try:
-                    job(python, Path(folder))
-                    outcome = f"passed in {time.monotonic() - start:.0f} s ({python_version(python)})"
-                except Failed as error:
-                    outcome, failed = f"FAILED: {error}", failed + 1
-        summary.append(f"{name:<12}{outcome}")
-    print("\n==== test-install\n" + "\n".join(summary))
-    print(f"{len(summary) - failed} passed, {failed} failed")
-    return bool(failed)
-
-
-def python_version(python: str) -> str:
-    return subprocess.run([python, "--version"], capture_output=True, text=True, check=True).stdout.strip()
+    lesson = editions.ROOT / "notebooks" / "00_start_here.ipynb"
+    command(own, HERE / "rehearse.py", tmp_path / "setup.py", lesson, cwd=tmp_path / "empty", env=told)
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(pytest.main([__file__, "-v", "-s", "-p", "no:cacheprovider", *sys.argv[1:]]))
