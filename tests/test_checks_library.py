@@ -165,7 +165,7 @@ NOT_SAVED = {
     f"def make(one):\n{textwrap.indent(NEXT, '    ')}(one - b) * v + b\n    return next_variance\nnext_variance = make(1)": "uses `one`",
     CLASS + "    def __init__(self, one):\n        self.one = one\nnext_variance = A(1)": "does not run by itself",
     CLASS + "    one = 0\nnext_variance = A()\nnext_variance.one = 1": "no longer passes",
-    f"from ddpm_course import exercises as e\n{NEXT}e.next_variance.reference(v, b)": "uses ddpm_course.exercises",
+    f"from ddpm_course.exercises import lesson01 as e\n{NEXT}e.next_variance(v, b)": "uses ddpm_course.exercises.lesson01",
     "def next_variance(v, b):\n    import ddpm_course.nets\n    return (1 - b) * v + b": "imports ddpm_course",
 }
 

@@ -89,10 +89,10 @@ def test_the_commands_work_as_typed(tmp_path, monkeypatch, capsys):
 ANSWERS = {"0.5 / beta": "linear", "1 / -math.log1p(-beta)": "to_1_over_e", "math.log(0.5) / math.log1p(-beta)": None}
 
 
-def test_an_exercise_is_added_as_described(tmp_path):
-    """In a clone with one short lesson: the page's two blocks, the one import, and `build`."""
+def test_an_exercise_and_a_mistake_are_added_as_described(tmp_path):
+    """In a clone with one short lesson: the page's blocks, the one import, and `build`."""
     record, cells = (text for language, text in BLOCKS if language == "python")
-    assert len([line for line in record.splitlines() if line.strip()]) == 15
+    mistake, catalogue, *_ = (text for language, text in BLOCKS if language == "text")
     unwanted = shutil.ignore_patterns("__pycache__")
     shutil.copytree(editions.ROOT / "ddpm_course", tmp_path / "ddpm_course", ignore=unwanted)
     (tmp_path / "assets").mkdir()
@@ -103,18 +103,22 @@ def test_an_exercise_is_added_as_described(tmp_path):
 
     content = tmp_path / "ddpm_course" / "exercises"
     save(content / "ours.py", record)
-    line, exercises = re.search(r"`(from \.ours import \w+)`", PAGE)[1], (content / "__init__.py").read_text("utf-8")
-    exercises = exercises.replace("from .records", f"{line}\nfrom .records", 1)
-    save(content / "__init__.py", exercises.replace("next_variance),", "next_variance, half_life),"))
+    save(content / "ours.mistakes", catalogue)
+    known = (content / "lesson01.mistakes").read_text("utf-8")
+    assert known.rstrip().split("\n\n")[-1] and known.rindex("next_variance: ") > known.rindex("diffuse: ")
+    save(content / "lesson01.mistakes", known + mistake)
+    exercises = (content / "__init__.py").read_text("utf-8").replace("import lesson00,", "import ours, lesson00,")
+    save(content / "__init__.py", exercises.replace("(lesson00, lesson01,", "(lesson00, lesson01, ours,"))
 
     there = partial(python, cwd=tmp_path, PYTHONPATH=str(tmp_path))
     there("-c", cells)
-    assert exercise_faults(editions.read(source)) == []
     there("-m", "ddpm_course.classroom", "build", "--fast")
+    assert exercise_faults(editions.read(source)) == []
     for edition, verdict in (("notebooks/solutions", "solved"), ("notebooks", "not attempted yet")):
         built = editions.read(tmp_path / edition / source.name)
         [check] = [cell for cell in built.cells if cell.id == "check-1-5"]
         assert f"Exercise 1.5, half_life: {verdict}." in check.outputs[0].data["text/plain"]
     typed = [f"print(checks.half_life.check(lambda beta: {answer}).mistake)" for answer in ANSWERS]
+    typed.append("print(checks.next_variance.check(lambda variance, beta: beta * 1.0).mistake)")
     told = there("-c", "\n".join(["import math", "from ddpm_course import checks", *typed]))
-    assert told.split() == [str(mistake) for mistake in ANSWERS.values()]
+    assert told.split() == [*map(str, ANSWERS.values()), "only_the_noise"]

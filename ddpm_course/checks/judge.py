@@ -46,7 +46,7 @@ def check(exercise: Exercise, function: Any, schedule_class: type = Schedule) ->
     The order is that of usefulness to the student: what is no attempt at all, what is right, what has a name, and only
     then what merely differs.
     """
-    if function is exercise.reference or home(function) is exercise.reference:
+    if (getattr(home(function), "__module__", None) or "").split(".")[0] == "ddpm_course":
         return Verdict("package", ["This is the course's own function, standing in for yours.",
                                    "Run the exercise cell again, then this one."])  # fmt: skip
     if not callable(function):

@@ -187,9 +187,9 @@ def prior_bits(alpha_bar_T, mean_square):
     returns       a number
     """
     square = alpha_bar_T * mean_square  # of the mean of x_T
-    variance = 1 - alpha_bar_T
+    excess = -alpha_bar_T  # the variance of x_T less 1; as 1 - ᾱ - 1 it would lose a tiny ᾱ
     log_variance = math.log1p(-alpha_bar_T)  # ln(1 - ᾱ), exact where ᾱ is tiny
-    nats = 0.5 * (square + variance - 1 - log_variance)
+    nats = 0.5 * (square + excess - log_variance)
     return float(nats / math.log(2))
 
 
