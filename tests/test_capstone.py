@@ -32,9 +32,9 @@ def file(tmp_path) -> Path:
     return path
 
 
-def without(text: str, name: str) -> str:
-    (block,) = (b for b in library.BLOCK.finditer(text) if b["name"] == name)
-    return text[: block.start()] + text[block.end() :]
+def block(text: str, name: str) -> str:
+    (found,) = (b for b in library.BLOCK.finditer(text) if b["name"] == name)
+    return found[0]
 
 
 ALONE = """
@@ -79,26 +79,17 @@ def test_alone_the_file_samples_what_the_package_samples_and_trains(file):
     assert theirs.std() > 0.4
 
 
-def test_without_a_file_everything_is_the_courses():
-    my, mine, missing = COURSES
-    assert mine == [] and set(missing.values()) == {"not here yet"} and list(missing) == list(capstone.PARTS)
-    assert all(callable(my[name]) for name in (*capstone.PARTS, "MyUNet"))
-
-
 def test_what_is_missing_given_or_wrong_is_named_and_replaced(file):
-    text = without(without(file.read_text(encoding="utf-8"), "attention"), "training_loop")
-    attention = library.BY_NAME["attention"]
-    text = library.add(text, attention, attention.reference, given=True)
-    (block,) = (b for b in library.BLOCK.finditer(text) if b["name"] == "estimate_x0")
-    assert "x0.clamp(-1, 1) if clip" in block["body"]
-    text = text.replace("x0.clamp(-1, 1) if clip", "x0.clamp(0, 1) if clip")
+    text, clip = file.read_text(encoding="utf-8"), "x0.clamp(-1, 1) if clip"
+    for name in ("attention", "training_loop"):
+        text = text.replace(block(text, name), "")
+    text = library.add(text, attention := library.BY_NAME["attention"], attention.reference, given=True)
+    assert clip in block(text, "estimate_x0")
+    text = text.replace(clip, "x0.clamp(0, 1) if clip")
     file.write_text(text, encoding="utf-8")
     my, mine, missing = capstone.load(file)
-    assert missing == {
-        "attention": "given, not yours yet",
-        "training_loop": "not here yet",
-        "estimate_x0": "does not pass its check",
-    }
+    assert missing.pop("attention") == "given, not yours yet" and missing.pop("training_loop") == "not here yet"
+    assert missing == {"estimate_x0": "does not pass its check"}
     assert len(mine) == len(capstone.PARTS) - 3
     assert judge.check(library.BY_NAME["estimate_x0"], my["estimate_x0"], my["Schedule"]).solved
     assert file.read_text(encoding="utf-8") == text  # the student's own file is left alone
@@ -127,9 +118,7 @@ def test_a_run_scores_and_hands_in(file, monkeypatch, capsys):
     assert facts["frechet_distance"]["yours"] == pytest.approx(result.distance, abs=0.001)
     assert (file.parent / "capstone.png").read_bytes().startswith(b"\x89PNG")
     assert not list(file.parent.glob("*.partial"))
-    out = capsys.readouterr().out
-    assert f"{len(capstone.PARTS)} of {len(capstone.PARTS)} parts are yours" in out
-    assert "parts that are yours: 18 of 18" in str(result)
+    assert "18 of 18 parts are yours" in capsys.readouterr().out and "yours: 18 of 18" in str(result)
 
 
 UNSAVED = [("DDPM_COURSE_SAVE", "0", True), ("NBGRADER_EXECUTION", "autograde", True), ("DDPM_COURSE_SAVE", "1", False)]
@@ -144,7 +133,8 @@ def test_what_is_not_to_be_saved_is_not_handed_in(tmp_path, monkeypatch, variabl
     monkeypatch.setattr(capstone, "reference", lambda: None)
     monkeypatch.setattr(capstone, "frechet_distance", lambda images, reference: images.float().std().item())
     monkeypatch.setattr(capstone, "load", lambda path: COURSES)
-    assert capstone.run(widths=(8, 16), save=save).mine == []
+    result = capstone.run(widths=(8, 16), save=save)
+    assert result.mine == [] and result.missing == dict.fromkeys(capstone.PARTS, "not here yet")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -160,9 +150,6 @@ def test_what_cannot_be_scored_is_said(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["capstone", "none.py", "--minutes", "0"])
     with pytest.raises(SystemExit, match="^minutes must be more than 0, got 0$"):
         capstone.main()
-
-
-# ---- training: on a GPU, when the functions fail, and when it is stopped ----
 
 
 class FakeGPU(str):
@@ -212,9 +199,9 @@ def test_the_budget_the_learning_rate_and_the_average_follow_every_step(trained,
 
 
 ERRORS = [
-    RuntimeError("Expected all tensors to be on the same device\nand more"),
-    TypeError("can't convert cuda:0 device type tensor to numpy."),
-    ValueError("t is on cpu but the data is on cuda:0"),
+    RuntimeError("on two devices\nand more"),
+    TypeError("no NumPy"),
+    ValueError("t is here"),
     NotImplementedError(),
 ]
 
@@ -231,9 +218,7 @@ def test_what_fails_on_a_gpu_is_trained_on_the_cpu_from_the_start(trained, monke
 
     fails, reason = [2], str(error).partition("\n")[0] or "NotImplementedError"
     run = trained(broken)
-    out = capsys.readouterr().out
-    assert f"\nyour functions do not work on cuda yet ({reason}); training on the CPU\n" in out
-    assert "trained 3 steps" in out
+    assert f"\nyour functions do not work on cuda yet ({reason}); training on the CPU\n" in capsys.readouterr().out
     monkeypatch.setattr(capstone, "best_device", lambda: torch.device("cpu"))
     assert same(run.ema.state_dict(), trained().ema.state_dict())
     fails = [1]
@@ -248,31 +233,21 @@ def test_a_loss_that_explodes_on_a_gpu_is_not_blamed_on_the_gpu(trained, capsys)
         turns.append(turn)
         return [loss * (float("nan") if turn == 30 else 1) for loss in go_on()]
 
-    back = "the last finite one was .*, and the networks are back at step 25"
-    with pytest.raises(RuntimeError, match=rf"^training stopped: the loss is nan at step 50; {back}\.$"):
+    with pytest.raises(RuntimeError, match="^training stopped: the loss is nan at step 50; .* are back at step 25"):
         trained(exploding)
     assert turns == list(range(1, 51)) and "do not work" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("device", [FakeGPU("cpu"), torch.device("cpu")], ids=["planned late", "planned early"])
-def test_interrupted_and_resumed_it_ends_with_the_same_bits(
-    trained, stop_button, monkeypatch, tmp_path, capsys, device
-):
+def test_interrupted_it_ends_with_the_same_bits(trained, stop_button, monkeypatch, tmp_path, device):
     """Stopped in the tenth step, before there is a loss to tell and anything to draw from, and in the 45th."""
-    path = tmp_path / "state"
     monkeypatch.setattr(capstone, "best_device", lambda: device)
-    trained(checkpoint=tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
-        trained(at(10, stop_button), path)
-    run = trained(at(35, stop_button), path)
-    out = capsys.readouterr().out
-    assert run.step == state_in(path)["run"]["step"] == 45 and f"going on from {path}: step 10" in out
-    assert (
-        "stopped after 45 steps" in out and "the same call goes on from step 45\n" in out and "trained 45 steps" in out
-    )
-    trained(checkpoint=path)
-    assert f"going on from {path}: step 45" in capsys.readouterr().out
-    assert same(state_in(path), state_in(tmp_path / "whole"))
+        trained(at(10, stop_button), tmp_path / "state")
+    assert trained(at(35, stop_button), tmp_path / "state").step == state_in(tmp_path / "state")["run"]["step"] == 45
+    for name in "state", "whole":
+        trained(checkpoint=tmp_path / name)
+    assert same(state_in(tmp_path / "state"), state_in(tmp_path / "whole"))
 
 
 @pytest.mark.parametrize("begun, failing, stopped, step", [(0, 30, 55, 25), (33, 20, 37, 50)])
@@ -310,16 +285,14 @@ def test_a_sampler_that_fails_on_a_gpu_draws_on_the_cpu(monkeypatch, capsys):
 
     def ancestral_loop(net, schedule, x_T, times, generator):
         if next(calls) in broken:
-            raise RuntimeError("Expected a 'cpu' device type for generator but found 'cuda'\nand more")
+            raise RuntimeError("not on 'cuda'\nand more")
         return x_T
 
     broken = {2}  # the second chunk
     drawn = capstone.draw({"ancestral_loop": ancestral_loop}, net, None, 5, 2, seed=3, chunk=3)
-    generator = seeded(3)
-    expected = [torch.randn(n, 1, 28, 28, generator=generator) for n in (3, 2)]
-    assert torch.equal(drawn, torch.cat(expected))
-    said = "your functions do not work on cuda yet (Expected a 'cpu' device type for generator but found 'cuda')"
-    assert capsys.readouterr().out == f"{said}; sampling on the CPU\n"
+    assert torch.equal(drawn, torch.randn(5, 1, 28, 28, generator=seeded(3)))  # in two chunks, the same numbers
+    said = "your functions do not work on cuda yet (not on 'cuda'); sampling on the CPU\n"
+    assert capsys.readouterr().out == said
     broken = range(100)
-    with pytest.raises(RuntimeError, match="^sampling stopped: Expected a 'cpu' device type .* found 'cuda'$"):
+    with pytest.raises(RuntimeError, match="^sampling stopped: not on 'cuda'$"):
         capstone.draw({"ancestral_loop": ancestral_loop}, net, None, 5, 2, seed=3)

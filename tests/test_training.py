@@ -3,7 +3,6 @@
 import itertools
 import math
 import os
-import pickle
 import sys
 from pathlib import Path
 
@@ -30,8 +29,6 @@ from ddpm_course.training.checkpoints import load_pretrained
 from ddpm_course.training.plan import Budget
 from ddpm_course.training.step import Batches
 from ddpm_course.unet import UNet
-
-# ---- the moving average and the learning rate ----
 
 
 def test_moving_average_by_hand():
@@ -60,9 +57,6 @@ def test_learning_rate_rises_then_falls_to_zero(steps):
     middle = 50 + (steps - 50) // 2
     assert abs(rates[middle] - (1 + math.cos(math.pi * (middle - 50) / (steps - 50)))) < 1e-12
     assert [learning_rate(step, None, 2.0) for step in (0, 9, 49, 70)] == [0.04, 0.4, 2.0, 2.0]  # not planned yet
-
-
-# ---- budgets ----
 
 
 @pytest.mark.parametrize("report_every", [25, 4])
@@ -183,29 +177,21 @@ def test_every_image_comes_once_an_epoch_in_another_order():
     assert go(3, images=IMAGES[:5], labels=LABELS[:5]).step == 3  # fewer images than a batch are a batch
 
 
-def test_images_come_scaled_and_beside_their_labels(monkeypatch):
-    """Image i is all grey level i and its label is i: what the loss is given agrees, in [-1, 1]."""
+def test_images_come_scaled_beside_their_labels_of_which_some_become_the_null_class(monkeypatch):
+    """Image i is all grey level i and its label is i: what the loss is given agrees, in [-1, 1], but for the labels that
+    are dropped: of 4,000 at a dropout of 0.25, seed 0, 1,000 ± 5 standard deviations (137)."""
     seen, net, images = [], small(), torch.arange(50, dtype=torch.uint8).reshape(50, 1, 1, 1).expand(50, 1, 8, 8)
     net.num_classes = 50
 
     def watched(net, diffusion, x0, y, *args, **kwargs):
         seen.append((x0, y))
-        return net.net.out.bias.sum() * torch.ones(10)
+        return net.net.out.bias.sum() * torch.ones(50)
 
     monkeypatch.setattr(one_step, "diffusion_loss", watched)
-    go(5, net=net, images=images, labels=torch.arange(50), batch_size=10, label_dropout=0)
-    assert torch.cat([y for _, y in seen]).sort().values.tolist() == list(range(50))
-    for x0, y in seen:
-        assert x0.dtype == torch.float32 and (x0 - (y / 127.5 - 1).reshape(-1, 1, 1, 1)).abs().max() < 1e-6
-
-
-def test_some_labels_become_the_null_class():
-    """4,000 labels at a dropout of 0.25, seed 0: 1,000 ± 5 standard deviations (137)."""
-    seen, net, many = [], small(), dict(images=IMAGES.repeat(10, 1, 1, 1), labels=LABELS.repeat(10))
-    net.register_forward_pre_hook(lambda net, inputs: seen.append(inputs[2]))
-    go(10, net=net, **many, batch_size=400, label_dropout=0.25)
-    drawn = torch.cat(seen)
-    assert len(drawn) == 4000 and abs((drawn == 3).sum() - 1000) < 137
+    go(80, net=net, images=images, labels=torch.arange(50), batch_size=50, label_dropout=0.25)
+    x0, y = (torch.cat(given) for given in zip(*seen, strict=True))
+    error = (x0 - (y / 127.5 - 1).reshape(-1, 1, 1, 1)).abs().amax((1, 2, 3))
+    assert x0.dtype == torch.float32 and error[y < 50].max() < 1e-6 and abs((y == 50).sum() - 1000) < 137
 
 
 def test_one_seed_one_training_whoever_watches():
@@ -214,7 +200,7 @@ def test_one_seed_one_training_whoever_watches():
     modes = []
 
     def run(watch=None, labels=LABELS, seed=0):
-        net = unet()
+        net = unet()  # the average, a copy of it, has the hook too
         net.stem.register_forward_pre_hook(lambda stem, _: modes.append(stem.training) if stem is net.stem else None)
         trained = go(8, net=net, labels=labels, report_every=2, watch=watch, seed=seed)
         return [weights(trained.net), weights(trained.ema.net)], trained.losses
@@ -254,9 +240,6 @@ MISFITS = [
 def test_arguments_that_do_not_fit_are_named(complaint, options):
     with pytest.raises(ValueError, match=complaint):
         go(**options)
-
-
-# ---- files of weights ----
 
 
 def saved(path, **about):
@@ -300,12 +283,10 @@ SPOILT = {
     "empty": lambda path: path.write_bytes(b""),
     "cut in half": lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]),
     "header only": lambda path: path.write_bytes(path.read_bytes()[:100]),
-    "pickle": lambda path: path.write_bytes(pickle.dumps({"betas": Bomb()})),
     "torch.save": lambda path: torch.save({"betas": Bomb()}, path),
     "another network": lambda path: save_file({"weight": torch.zeros(3)}, path),
     "weights missing": lambda path: save_file({"betas": torch.full((10,), 0.1)}, path, metadata=header(path)),
     "header missing": lambda path: save_file(load_file(path), path),
-    "a picture": lambda path: path.write_bytes((ASSETS / "photo.png").read_bytes()),
 }
 FOREIGN = [
     *("", "{", "[1, 2]", "3", "{}", "\x00\x01"),
@@ -338,9 +319,6 @@ def test_a_failing_write_leaves_the_old_checkpoint(tmp_path, monkeypatch, fsync,
     assert [p.name for p in tmp_path.iterdir()] == ["model.safetensors"]
 
 
-# ---- the command line ----
-
-
 def test_the_command_line_trains_and_saves(tmp_path, monkeypatch, capsys):
     """Typed again after an interruption, here at the third step, the same line goes on and leaves the same network."""
     for i in range(20):
@@ -352,10 +330,9 @@ def test_the_command_line_trains_and_saves(tmp_path, monkeypatch, capsys):
     out = python(*command, cwd=tmp_path, DDPM_COURSE_FAST="1", HF_HOME=str(tmp_path / "cache"))
     assert "fast mode: 6 steps" in out
     net, gaussian, about = load_checkpoint(tmp_path / "model", "cpu")
-    assert about["command"] == "python " + " ".join(command)
+    assert about["command"] == "python " + " ".join(command) and about["images_shape"] == [20, 1, 16, 16]
     assert about["steps"] == 6 and math.isfinite(about["loss"]) and about["seconds"] >= 0
-    assert about["images_shape"] == [20, 1, 16, 16] and net.num_classes == 2
-    assert gaussian.predicts == "v" and gaussian.schedule.T == 1000
+    assert net.num_classes == 2 and gaussian.predicts == "v" and gaussian.schedule.T == 1000
 
     def pressed(step, *plan):
         if step == 3:
@@ -370,27 +347,25 @@ def test_the_command_line_trains_and_saves(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DDPM_COURSE_FAST", "1")
     assert "nothing is left to do" in type_in("model")
-    Path("state").unlink()
-    type_in("whole")
-    Path("state").unlink()
+    Path("state").rename("elsewhere")
     with monkeypatch.context() as patch:
         patch.setattr(loop, "learning_rate", pressed)
         assert "stopped after 3 steps" in type_in("again")
     assert "going on from state: step 3 of 6" in type_in("again")
-    whole, again = load_checkpoint("whole", "cpu"), load_checkpoint("again", "cpu")
+    whole, again = load_checkpoint("model", "cpu"), load_checkpoint("again", "cpu")
     assert torch.equal(weights(whole[0]), weights(again[0])) and whole[2]["loss"] == again[2]["loss"]
 
 
-@pytest.mark.parametrize(
-    "options, complaint",
-    [
-        (["--data", "nowhere.parquet"], "nowhere"),
-        (["--widths", "10"], "10"),
-        (["--T", "0"], "T"),
-        (["--out", "file/model"], "file"),
-        (["--checkpoint", "model.safetensors"], "--checkpoint and --out must be two files"),
-    ],
-)
+IMPOSSIBLE = [
+    (["--data", "nowhere.parquet"], "nowhere"),
+    (["--widths", "10"], "10"),
+    (["--T", "0"], "T"),
+    (["--out", "file/model"], "file"),
+    (["--checkpoint", "model.safetensors"], "--checkpoint and --out must be two files"),
+]
+
+
+@pytest.mark.parametrize("options, complaint", IMPOSSIBLE)
 def test_the_command_line_says_at_once_what_cannot_be(tmp_path, monkeypatch, capsys, options, complaint):
     """One sentence, before anything is trained; after how to use it, where that would have told."""
     monkeypatch.chdir(tmp_path)
@@ -401,9 +376,6 @@ def test_the_command_line_says_at_once_what_cannot_be(tmp_path, monkeypatch, cap
         __main__.main()
     said = capsys.readouterr().err if end.value.code == 2 else end.value.code
     assert complaint in said and (end.value.code == 2 or "\n" not in said)
-
-
-# ---- the real thing ----
 
 
 @pytest.mark.slow
@@ -429,8 +401,7 @@ def test_the_bundled_checkpoint_says_where_it_comes_from_and_draws_what_it_is_as
     36, here in 41. (In 25 steps it would be 46, and it is right on 93 of 100 real images.)"""
     net, gaussian, about = load_pretrained("cpu")
     assert about["command"].startswith("python -m ddpm_course.training ")
-    assert about["network"]["num_classes"] == 10 and about["predicts"] in ("noise", "x0", "v")
-    assert about["variance"] in ("small", "large") and about["schedule"] and about["data"]
+    assert about["network"]["num_classes"] == 10 and {"predicts", "variance", "schedule", "data"} <= about.keys()
     assert about["steps"] > 0 and about["seconds"] >= 3600 and math.isfinite(about["loss"])
     assert (ASSETS / "fashion_unet.safetensors").stat().st_size <= 8 * 2**20
     y = torch.arange(50) % 10
