@@ -12,32 +12,10 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from .cases import normal, on_gpu
+from .cases import normal
+from .cases04 import attention_cases, embedding_cases, paint_cases, pixel_cases, width_cases
 from .records import Case
 from .written import exercise
-
-
-def embedding_cases() -> list[Case]:
-    plan = [
-        ((1, 2, 3, 500, 999), 32),
-        ((1000, 7, 400, 40, 33, 2), 128),
-        ((5, 3, 1, 8), 4),  # as many t as features
-        ((17,), 16),
-        ((1, 0, 250), 6),
-        ((12, 12, 700), 64),
-    ]
-    cases = []
-    for t, dim in plan:
-        facts = {
-            "for a batch of one": len(t) == 1,
-            "for dim = 6": dim == 6,
-            "where t has as many entries as there are features": len(t) == dim,
-            "where t is more than 100": torch.tensor(t)[:, None] > 100,
-            "in the first half of the features": (torch.arange(dim) < dim // 2)[None],
-            "in the second half of the features": (torch.arange(dim) >= dim // 2)[None],
-        }
-        cases.append(Case(f"t = {list(t)}, dim = {dim}", (torch.tensor(t, device="cpu"), dim), facts))
-    return cases + on_gpu(cases[0])
 
 
 @exercise(
@@ -80,22 +58,6 @@ def published(t: Tensor, dim: int) -> Tensor:
     return table[t]
 
 
-def attention_cases() -> list[Case]:
-    plan = [(2, 2, 6, 4), (1, 1, 5, 8), (3, 4, 7, 2), (2, 3, 3, 3), (1, 2, 1, 4), (2, 4, 9, 16)]
-    cases = []
-    for seed, shape in enumerate(plan):
-        facts = {
-            "for one head": shape[1] == 1,
-            "for more than one head": shape[1] > 1,
-            "for a single position": shape[2] == 1,
-            "where there are as many positions as features": shape[2] == shape[3],
-            "for a batch of more than one": shape[0] > 1,
-        }
-        qkv = tuple(1.5 * normal(shape, 40 + 3 * seed + i) for i in range(3))
-        cases.append(Case(f"q, k, v of shape {shape}", qkv, facts))
-    return cases + on_gpu(cases[0])
-
-
 @exercise(
     "4.2",
     attention_cases,
@@ -114,28 +76,6 @@ def attention(q, k, v):
     return weights @ v
 
 
-def pixel_cases() -> list[Case]:
-    plan = [
-        ((2, 3, 4, 6), 2),
-        ((1, 1, 4, 4), 2),
-        ((2, 2, 6, 3), 3),
-        ((3, 2, 4, 2), 1),
-        ((1, 2, 4, 8), 4),
-        ((2, 4, 2, 2), 2),
-    ]
-    cases = []
-    for seed, (shape, p) in enumerate(plan):
-        facts = {
-            "for one channel": shape[1] == 1,
-            "for more than one channel": shape[1] > 1,
-            "where height and width differ": shape[2] != shape[3],
-            "for p = 1": p == 1,
-            "for p of more than 2": p > 2,
-        }
-        cases.append(Case(f"x of shape {shape}, p = {p}", (normal(shape, 60 + seed), p), facts))
-    return cases + on_gpu(cases[0])
-
-
 @exercise(
     "4.3",
     pixel_cases,
@@ -150,32 +90,6 @@ def space_to_depth(x, p):
              within the patch
     """
     return rearrange(x, "b c (h p) (w q) -> b (c p q) h w", p=p, q=p)
-
-
-def paint_cases() -> list[Case]:
-    plan = [
-        ((2, 2), 3, 2),
-        ((3, 4), 3, 1),
-        ((2, 3), 2, 2),
-        ((4, 2), 4, 2),
-        ((1, 1), 3, 2),
-        ((3, 3), 2, 3),
-        ((2, 5), 1, 2),
-    ]
-    cases = []
-    for seed, (shape, k, stride) in enumerate(plan):
-        facts = {
-            "for stride 1": stride == 1,
-            "for stride 2 and more": stride > 1,
-            "where kernels overlap": k > stride and shape != (1, 1),
-            "where kernels do not overlap": k <= stride,
-            "where the kernel is smaller than the stride": k < stride,
-            "where height and width differ": shape[0] != shape[1],
-            "for a single pixel": shape == (1, 1),
-        }
-        label = f"x of shape {shape}, kernel {k} x {k}, stride {stride}"
-        cases.append(Case(label, (normal(shape, 80 + seed), normal((k, k), 90 + seed), stride), facts))
-    return cases + on_gpu(cases[0])
 
 
 @exercise(
@@ -199,26 +113,6 @@ def transposed_convolution(x, kernel, stride):
             top, left = i * stride, j * stride
             out[top : top + k, left : left + k] += x[i, j] * kernel
     return out
-
-
-def width_cases() -> list[Case]:
-    plan = [
-        ((32, 64), 1), ((16, 32, 64), 1), ((48, 96), 2), ((8,), 1), ((64, 32), 1),
-        ((16, 16, 16), 2), ((8, 24, 40, 56), 3),
-    ]  # fmt: skip
-    return [
-        Case(
-            f"widths {widths}, blocks = {blocks}",
-            (widths, blocks),
-            {
-                "for one level": len(widths) == 1,
-                "for more than two levels": len(widths) > 2,
-                "for more than one block a level": blocks > 1,
-                "where the widths fall": widths == (64, 32),
-            },
-        )
-        for widths, blocks in plan
-    ]
 
 
 @exercise(

@@ -3,16 +3,16 @@
 What goes wrong in them is in lesson05.mistakes.
 """
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..diffusion import q_sample
 from .cases import EIGHT, FIVE, IMAGES, normal, step_cases
-from .records import Case, Seed
+from .cases05 import loop_cases, training_cases
+from .records import Case
 from .written import exercise
 
 
@@ -291,66 +291,6 @@ def discretised_log_likelihood(x0, mean, std):
     return p.log()
 
 
-class Tiny(nn.Module):
-    """A network of four weights for data of any shape. In evaluation mode it answers differently, as dropout would."""
-
-    def __init__(self):
-        super().__init__()
-        self.weights = nn.Parameter(torch.tensor([0.4, -0.3, 0.2, 0.1], device="cpu"))
-
-    def forward(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
-        if t.shape != x.shape[:1]:
-            raise ValueError(f"t must have shape ({len(x)},) to match x's batch of {len(x)}, got {tuple(t.shape)}")
-        late = (t.float() / 5).reshape(-1, *[1] * (x.ndim - 1))
-        a, b, c, d = self.weights
-        return (a * x + b * late * x + c * late + d) * (1.0 if self.training else 0.5)
-
-
-def learner(kind: type, lr: float) -> tuple[Tiny, torch.optim.Optimizer]:
-    net = Tiny()
-    return net, kind(net.parameters(), lr=lr)
-
-
-def weights(net: nn.Module) -> Tensor:
-    return torch.cat([p.detach().flatten() for p in net.parameters()]).clone()
-
-
-def number(value: Any) -> Any:
-    """A loss, whether float or tensor, on a graph or not."""
-    return value.item() if isinstance(value, Tensor) and value.numel() == 1 else value
-
-
-def two_steps(step: Callable, net, schedule, optimizer, x0: Tensor, t: Tensor, noise: Tensor) -> Any:
-    """What two calls do: what the first one leaves behind shows in the second."""
-    first = step(net, schedule, optimizer, x0, t, noise)
-    after_one = weights(net)
-    second = step(net, schedule, optimizer, -x0, t, noise.flip(0))
-    if first is None or second is None:
-        return None
-    return {
-        "loss": number(first),
-        "set of weights after a step": after_one,
-        "loss of a second step": number(second),
-        "set of weights after a second step": weights(net),
-    }
-
-
-def training_cases() -> list[Case]:
-    plan = [
-        (torch.optim.SGD, 0.1, IMAGES, (8, 1, 5), EIGHT),
-        (torch.optim.SGD, 0.1, (6, 2), (2, 7, 1, 4, 8, 3), EIGHT),
-        (torch.optim.Adam, 0.05, (4, 1, 2, 3), (3, 5, 1, 2), FIVE),
-    ]
-    cases = []
-    for seed, (kind, lr, shape, t, betas) in enumerate(plan):
-        net, optimizer = learner(kind, lr)
-        args = (net, betas, optimizer, normal(shape, 70 + seed), torch.tensor(t), normal(shape, 80 + seed))
-        label = f"x_0 of shape {shape}, {kind.__name__}"
-        facts = {"for images": len(shape) == 4, "with Adam": kind is torch.optim.Adam}
-        cases.append(Case(label, args, facts, may_change=("net", "optimizer"), use=two_steps))
-    return cases
-
-
 @exercise(
     "5.7",
     training_cases,
@@ -374,48 +314,6 @@ def training_step(net, schedule, optimizer, x0, t, noise):
     loss.backward()
     optimizer.step()
     return loss.detach()
-
-
-class Stream:
-    """Batches that can be iterated over, again and again, and have neither length nor index."""
-
-    def __init__(self, *batches: Tensor):
-        self.batches = batches
-
-    def __iter__(self):
-        return (batch.clone() for batch in self.batches)
-
-    def __eq__(self, other):
-        return isinstance(other, Stream) and all(map(torch.equal, self.batches, other.batches))
-
-
-def losses_and_weights(args: tuple, value: Any) -> dict[str, Any]:
-    if isinstance(value, Tensor) and value.ndim == 1:
-        value = list(value)
-    if isinstance(value, list | tuple) and all(isinstance(v, Tensor | float | int) for v in value):
-        value = [float(v) if not isinstance(v, Tensor) or v.numel() == 1 else v for v in value]
-    return {"list of losses": value, "set of weights afterwards": weights(args[0])}
-
-
-def loop_cases() -> list[Case]:
-    plan = [
-        ("four batches of images", [(4, 1, 3, 3)] * 4, EIGHT, False),
-        ("six batches of shape (5, 2)", [(5, 2)] * 6, FIVE, False),
-        ("three batches, the last one smaller", [(4, 2), (4, 2), (3, 2)], EIGHT, False),
-        ("a stream of five batches", [(3, 1, 2, 2)] * 5, EIGHT, True),
-    ]
-    cases = []
-    for seed, (label, shapes, betas, streams) in enumerate(plan):
-        net, optimizer = learner(torch.optim.SGD, 0.1)
-        batches = [normal(shape, 100 + 10 * seed + i) for i, shape in enumerate(shapes)]
-        facts = {
-            "for batches that have no length": streams,
-            "where the last batch is smaller": len(set(shapes)) > 1,
-            "for a schedule with another T": betas is FIVE,
-        }
-        args = (net, betas, optimizer, Stream(*batches) if streams else batches, Seed(seed))
-        cases.append(Case(label, args, facts, may_change=("net", "optimizer"), result=losses_and_weights))
-    return cases
 
 
 @exercise(
