@@ -18,13 +18,20 @@ class Variant:
     versions: where its result hangs on roundings, the same with these pushed either way (see reading, `rounded`)
     """
 
-    def __init__(self, exercise: str, change: str, sources: dict, namespace: dict, rounded: Iterable[str] = ()):
-        self.exercise, self.change, self._sources, self._namespace = exercise, change, sources, namespace
-        self.versions = [Variant(exercise, f"{change} ; {push}", sources, namespace) for push in rounded]
+    def __init__(
+        self, exercise: str, change: str, sources: dict, namespace: dict, place: str, rounded: Iterable[str] = ()
+    ):
+        self.exercise, self.change, self.place = exercise, change, place
+        self._sources, self._namespace = sources, namespace
+        self.versions = [Variant(exercise, f"{change} ; {push}", sources, namespace, place) for push in rounded]
 
     @cached_property
     def function(self) -> Callable:
-        return wrong_function(self.exercise, self.change, self._sources, self._namespace)
+        """Raises CannotChange, with file and line, for a change that does not apply."""
+        try:
+            return wrong_function(self.exercise, self.change, self._sources, self._namespace)
+        except CannotChange as problem:
+            raise CannotChange(f"{self.place}: {problem}") from None
 
     def __call__(self, *args: Any) -> Any:
         return self.function(*args)
@@ -66,9 +73,9 @@ class Catalogue:
     def _mistake(self, exercise: str, entries: list[Entry]) -> Mistake:
         """The entries made together. Of several, those ways that exclude each other are left out."""
         changes = [" ; ".join(ways) for ways in itertools.product(*(entry.ways for entry in entries))]
-        rounded = self.sections[exercise].rounded
+        place, rounded = f"{self.path.name}, line {entries[0].line}", self.sections[exercise].rounded
         variants = [
-            Variant(exercise, change, self.sources, self.namespace, () if change.startswith("def ") else rounded)
+            Variant(exercise, change, self.sources, self.namespace, place, () if change.startswith("def ") else rounded)
             for change in changes
         ]
         if len(entries) > 1:
