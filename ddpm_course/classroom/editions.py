@@ -9,11 +9,14 @@ import re
 from collections import Counter
 from copy import deepcopy
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .. import REF, REPOSITORY
-from ..exercises import EXERCISES, Exercise
 from ..files import write_atomically
 from ..lab import ROOT
+
+if TYPE_CHECKING:
+    from ..exercises import Exercise
 
 STUB = "raise NotImplementedError  # your code here"
 KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
@@ -159,13 +162,15 @@ def write_exercise(cell) -> None:
     cell.source, cell.metadata["ddpm_course"] = written, {"written": digest(written)}
 
 
-def exercise_of(cell) -> Exercise | None:
+def exercise_of(cell) -> "Exercise | None":
     """The exercise whose number is in a cell's id, "ex-2-3"; None where there is none of that number."""
+    from ..exercises import EXERCISES  # brings torch along, which most commands do not need
+
     number = cell.id.removeprefix("ex-").replace("-", ".")
     return next((exercise for exercise in EXERCISES if exercise.number == number), None)
 
 
-def where(exercise: Exercise) -> str:
+def where(exercise: "Exercise") -> str:
     return f"the text of exercise {exercise.number} stands in ddpm_course/exercises/lesson{exercise.lesson}.py"
 
 

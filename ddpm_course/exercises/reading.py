@@ -1,7 +1,8 @@
 """Reads catalogues of mistakes: what goes wrong in the exercises of a lesson, as text.
 
     q_sample: lesson 02, 'The closed form'
-        with counting, broadcasting(x0, signal and sigma)
+        with counting
+        with broadcasting(x0 | signal, sigma)
         also together with broadcast_width, broadcast_channels
 
     noise_variance:  sigma = 1 - ab
@@ -15,8 +16,11 @@ more ways to make it (`edits` says how a change is written), and what the studen
 unless the text names one itself, in parentheses and quotes. Lines that begin with # are comments. A line that is
 indented by eight goes on with the one above it.
 
-`with predict_x0 except clipped` below the header adds the mistakes of another exercise, of this lesson or another: the
-same changes are made to this one's solution, so the two are laid out alike.
+Below the header, `with` adds the mistakes of a family, the blanks in whose text (<x>) are filled with the values in
+parentheses; or those of another exercise, `with predict_x0 except clipped`: the same changes are made to this one's
+solution, so the two are laid out alike. `also together with a, b except c` lets every mistake but c be made together
+with a, and with b. `in any number a, b: one is left | {n} are left | all are left` makes every combination of the named
+ones, and says first how many there are. `accepted id:  change` is a right answer of another kind, with a remark.
 
 Where a result hangs on how a processor rounds, lines like these stand below the header:
 
@@ -108,7 +112,7 @@ def read(path: Path, exercises: set[str] = frozenset()) -> dict[str, Section]:
 def _lines(text: str) -> list[tuple[int, str]]:
     """The lines with their numbers, those that go on with the one above joined to it."""
     lines: list[tuple[int, str]] = []
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):
         if lines and line.startswith(" " * 8) and line.strip():
             lines[-1] = (lines[-1][0], f"{lines[-1][1].rstrip()} {line.strip()}")
         else:
