@@ -7,19 +7,20 @@ notebooks/INSTRUCTORS.md, says how to read them.
 """
 
 import argparse
+import asyncio
 import csv
-import json
+import io
 import os
 import sys
-import tempfile
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from .grading.submissions import Lesson, Submission, course, find
-from .grading.supervisor import STATUSES, start, verdicts
+from ..files import write_atomically
+from .grading import sandbox
+from .grading.submissions import Lesson, Submission, course, find, plain
+from .grading.supervisor import STATUSES, Limits, verdicts
 
-COLUMNS = ("student", "lesson", "exercise", "name", "status", "mistake", "problem", "file")
+COLUMNS = ("student", "lesson", "exercise", "name", "status", "mistake", "problem", "confined", "file")
 HELP = f"""\
 columns of report.csv, one row for each student and exercise:
   student    the first folder below SUBMISSIONS whose name is not a lesson's, else the file's name
@@ -29,51 +30,65 @@ columns of report.csv, one row for each student and exercise:
   status     {", ".join(STATUSES)}; or unreadable (the whole file)
   mistake    the name of the mistake that the check recognised, if the status is wrong
   problem    of other wrong answers what goes wrong first (shape, values, raises, cell fails ...);
-             of stopped ones why (time, memory, ended the process); of unreadable files why
+             of stopped ones why (time, memory, threads, ended the process); of unreadable files why
+  confined   what kept the student's code from this machine: bubblewrap, docker, podman, or nothing
   file       its path below SUBMISSIONS
 """
-NOT_HERE = """\
-On this system the network cannot be cut off for a process, nor its files and memory limited. --with-network runs the
-submissions all the same: do that with notebooks you trust, or in a virtual machine. Linux can confine them, \
-in WSL and in containers too."""
-FILES_OPEN = "Note: this kernel has no Landlock, so submissions can read and write whatever you can."
 
 
-def what_is_closed() -> dict[str, bool]:
-    """Whether network and files can be closed off for a process here; tried in one."""
-    with tempfile.TemporaryDirectory() as folder:
-        process = start(folder, "ddpm_course.classroom.grading.sandbox")
-        answer = process.communicate(timeout=60)[0]
-        if process.returncode:
-            raise RuntimeError(Path(folder, "errors").read_text(encoding="utf-8", errors="replace")[-1000:])
-    return json.loads(answer)
+class Table:
+    """The rows as they come, written to report.csv each time, in the order of the submissions."""
+
+    def __init__(self, path: Path, handed_in: list[Submission]):
+        self.path, self.found = path, dict.fromkeys(range(len(handed_in)), ())
+
+    def add(self, place: int, rows: list[dict]) -> None:
+        self.found[place] = rows
+        text = io.StringIO()
+        writer = csv.DictWriter(text, COLUMNS)
+        writer.writeheader()
+        writer.writerows(self.rows)
+        write_atomically(self.path, text.getvalue())
+
+    @property
+    def rows(self) -> list[dict]:
+        return [row for rows in self.found.values() for row in rows]
 
 
-def run_all(handed_in: list[Submission], options: argparse.Namespace) -> list[dict]:
-    """The rows of the CSV, in the order of the submissions; one line of progress each."""
-    rows = []
-    with ThreadPoolExecutor(options.jobs) as pool:
-        try:
-            every = pool.map(lambda submission: rows_of(submission, options), handed_in)
-            for submission, theirs in zip(handed_in, every, strict=True):
-                rows += theirs
-                solved = f"{sum(row['status'] == 'solved' for row in theirs)} of {len(theirs)} solved"
-                print(f"{submission.student}: {submission.unreadable or solved}", file=sys.stderr, flush=True)
-        except BaseException:  # Ctrl-C too: what has not begun is not begun
-            pool.shutdown(cancel_futures=True)
-            raise
-    return rows
+async def run_all(handed_in: list[Submission], options: argparse.Namespace, table: Table) -> None:
+    """Fill the table, some submissions at a time; one line of progress each."""
+    turns, done = asyncio.Semaphore(max(1, options.jobs)), 0
+
+    async def one(place: int, submission: Submission) -> None:
+        nonlocal done
+        async with turns:
+            theirs = await rows_of(submission, options)
+            table.add(place, theirs)
+        done += 1
+        solved = f"{sum(row['status'] == 'solved' for row in theirs)} of {len(theirs)} solved"
+        says = f"{done} of {len(handed_in)}  {submission.student}: {submission.unreadable or solved}"
+        print(says, file=sys.stderr, flush=True)
+
+    async with asyncio.TaskGroup() as group:
+        for place, submission in enumerate(handed_in):
+            group.create_task(one(place, submission))
 
 
-def rows_of(submission: Submission, options: argparse.Namespace) -> list[dict]:
+async def rows_of(submission: Submission, options: argparse.Namespace) -> list[dict]:
     """Run one submission: a row for each exercise of its lesson, or a single one if it cannot be used."""
     row = dict.fromkeys(COLUMNS, "")
     row |= {"student": submission.student, "lesson": submission.lesson.name if submission.lesson else ""}
-    row["file"] = str(submission.path.relative_to(options.submissions)).encode("utf-8", "replace").decode()
+    row |= {"file": plain(str(submission.path.relative_to(options.submissions))), "confined": options.kind}
     if submission.unreadable:
-        return [row | {"status": "unreadable", "problem": submission.unreadable}]
-    memory = int(options.memory * 2**30)
-    found = verdicts(submission, options.seconds, memory, options.with_network)
+        return [row | {"status": "unreadable", "problem": submission.unreadable, "confined": ""}]
+    limits = Limits(options.seconds, options.in_all, int(options.memory * 2**30))
+    try:
+        found = await verdicts(submission, options.kind, limits)
+    except sandbox.DoesNotRun:  # the course, for nobody: not this student's fault
+        raise
+    except Exception as error:  # whatever it was, it is one student's row
+        problem = f"not judged: {plain(repr(error))[:200]}"
+        found = dict.fromkeys(submission.lesson.exercises.values(), {"status": "stopped", "problem": problem})
     return [row | {"exercise": number(name), "name": name} | verdict for name, verdict in found.items()]
 
 
@@ -117,41 +132,57 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("submissions", type=Path, help="a folder of notebooks, at any depth, under any names")
     parser.add_argument("--out", type=Path, default=Path("report"), help="folder for the CSV and the figures (report)")
     parser.add_argument("--seconds", type=float, default=60, help="for one exercise, then it is stopped (60)")
+    parser.add_argument("--in-all", type=float, default=600, help="seconds for a submission, then it is stopped (600)")
     parser.add_argument("--memory", type=float, default=4, help="GB that one submission may hold (4)")
     parser.add_argument("--jobs", type=int, default=max(1, (os.cpu_count() or 1) // 2), help="submissions at a time")
-    parser.add_argument("--with-network", action="store_true", help="leave the network open: for systems that must")
+    walls = parser.add_mutually_exclusive_group()
+    walls.add_argument("--container", choices=("docker", "podman"), help="run each in a container of its own")
+    walls.add_argument("--trust", action="store_true", help="run them without walls: after reading every one of them")
 
 
 def run(options: argparse.Namespace) -> int:
     """Run the submissions, print the tables, write the CSV and the figures.
 
-    raises FileNotFoundError for a folder that is not there or has no notebook, RuntimeError where nothing can be run
+    raises FileNotFoundError for a folder that is not there or has no notebook, ValueError for places in which a
+    submission could do harm, RuntimeError where nothing can be run
     """
     if not options.submissions.is_dir():
         raise FileNotFoundError(f"there is no folder {options.submissions}")
+    refuse_places(options.submissions.resolve(), options.out)
     known = course(options.root)
     handed_in = find(options.submissions, known)
     if not handed_in:
         raise FileNotFoundError(f"there is no notebook in {options.submissions}")
-    closed = what_is_closed()
-    if not closed["network"] and not options.with_network:
-        raise RuntimeError(NOT_HERE)
-    if not closed["files"]:
-        print(FILES_OPEN, file=sys.stderr)
-    rows = run_all(handed_in, options)
+    options.kind = "nothing" if options.trust else options.container or "bubblewrap"
+    if not options.trust and (problem := sandbox.why_not(options.kind)):
+        raise RuntimeError(problem)
     options.out.mkdir(parents=True, exist_ok=True)
-    with open(options.out / "report.csv", "w", encoding="utf-8", newline="") as file:
-        table = csv.DictWriter(file, COLUMNS)
-        table.writeheader()
-        table.writerows(rows)
+    table = Table(options.out / "report.csv", handed_in)
+    try:
+        asyncio.run(run_all(handed_in, options, table))
+    except ExceptionGroup as group:
+        raise group.exceptions[0] from None
+    rows = table.rows
     from .grading.figure import draw  # takes a second: matplotlib
 
     for lesson in known:
         if theirs := [row for row in rows if row["lesson"] == lesson.name and row["exercise"]]:
             print("\n".join(as_text(lesson, theirs)), end="\n\n")
-            draw(lesson.name, summary(lesson, theirs)).savefig(options.out / f"{lesson.name}.png")
+            picture = io.BytesIO()
+            draw(lesson.name, summary(lesson, theirs)).savefig(picture)
+            write_atomically(options.out / f"{lesson.name}.png", picture.getvalue())
     if unreadable := [row for row in rows if row["status"] == "unreadable"]:
         lines = [f"    {row['student']}: {row['problem']}" for row in unreadable]
         print("\n".join(["cannot be used:", *lines]), end="\n\n")
     print(f"{options.out}: report.csv, and a figure for each lesson")
     return 0
+
+
+def refuse_places(submissions: Path, out: Path) -> None:
+    """Raise ValueError where Python would load a student's csv.py, or the report would follow a student's link."""
+    if Path.cwd().is_relative_to(submissions):
+        raise ValueError(
+            "run it from outside the submissions' folder: from inside, Python loads what students left there"
+        )
+    if out.resolve().is_relative_to(submissions) or out.is_symlink():
+        raise ValueError(f"--out {out} is a link or lies among the submissions: choose a folder of your own")

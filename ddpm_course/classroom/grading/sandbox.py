@@ -1,171 +1,221 @@
-"""Confines a process before it runs a stranger's code: no network, no other processes, no files but its own.
+"""Confines a program that nobody has read: with bubblewrap, which Linux distributions maintain, or in a container.
 
-On Linux a process can give up rights of its own for good, without being root. `confine` does that three times:
-limits on memory, file size and open files; a seccomp filter on system calls; and Landlock rules on files. macOS and
-Windows have no such means for a plain process. `python -m ddpm_course.classroom.grading.sandbox` tells what works here.
+What a confined program sees is listed below, and there is nothing else: Python, its packages, the course, and one small
+folder of its own in memory. It has no network, no powers, no other process in sight, and it does not outlive this one.
+What the kernel counts nowhere, its memory and threads in all, a supervisor asks for with `used`.
 """
 
-import ctypes
-import json
+import asyncio
+import contextlib
 import os
-import platform
+import secrets
 import signal
-import socket
+import site
+import struct
+import subprocess
 import sys
+import sysconfig
+import tempfile
+from asyncio.subprocess import DEVNULL, PIPE, Process
+from collections.abc import AsyncIterator, Iterator
+from functools import cache
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parents[2]  # ddpm_course
+OWN, COURSE = "/tmp/own", "/course"  # where a confined program works, and where it finds the package
+OWN_SIZE = 64 << 20  # bytes
+IMAGE = "ddpm-course"
+OTHERWISE = (
+    "run each in a container of its own: --container docker, or podman; or, after reading every submission: --trust"
+)
+NO_BUBBLEWRAP = f"""\
+there is no bubblewrap here, which confines submissions on Linux. Install it (Debian, Ubuntu: apt install bubblewrap; \
+Fedora: dnf install bubblewrap). Or {OTHERWISE}"""
+REFUSED = f"""\
+bubblewrap may not confine submissions here ({{reason}}). Ubuntu allows it with a profile (notebooks/INSTRUCTORS.md); \
+in Docker and in Colab it cannot work. Or {OTHERWISE}"""
 
-# ---- system calls (numbers: x86-64, AArch64; in linux/filter.h and linux/seccomp.h what the filter is made of) ------
+
+class DoesNotRun(RuntimeError):
+    """The course itself does not run here, confined in this way."""
+
+
+@contextlib.asynccontextmanager
+async def program(kind: str, *arguments: str) -> AsyncIterator[Process]:
+    """Python with these arguments, running with pipes at its three ends; it is gone, with all it started, at the end.
+
+    kind:  "bubblewrap", "nothing", or the command that starts containers, "docker" or "podman"
+    """
+    name = f"submission-{secrets.token_hex(8)}"
+    with contextlib.ExitStack() as opened:
+        command, folder, environment, passed = [sys.executable, *arguments], None, None, ()
+        if kind == "bubblewrap":
+            passed = (opened.enter_context(_filter_file()),)
+            command = [*_bubblewrap(), "--seccomp", str(passed[0]), *command]
+        elif kind == "nothing":
+            folder = opened.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True))
+            environment = os.environ | _environment(folder, os.pathsep.join([str(PACKAGE.parent), *sys.path]))
+        else:
+            command = [*_container(kind, name), *command[1:]]
+        process = await asyncio.create_subprocess_exec(
+            *command, cwd=folder, env=environment, stdin=PIPE, stdout=PIPE, stderr=PIPE, pass_fds=passed,
+            limit=1 << 16, start_new_session=True,
+        )  # fmt: skip
+        try:
+            yield process
+        finally:
+            if kind not in ("bubblewrap", "nothing"):  # the command's end is not the container's
+                await (await asyncio.create_subprocess_exec(kind, "kill", name, stdout=DEVNULL, stderr=DEVNULL)).wait()
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL) if hasattr(os, "killpg") else process.kill()
+            await process.wait()
+
+
+def why_not(kind: str) -> str | None:
+    """What keeps programs from being confined in this way here, and what to do; tried by running one."""
+    command = _container(kind, f"submission-{secrets.token_hex(8)}") if kind != "bubblewrap" else _bubblewrap()
+    python = "python" if kind != "bubblewrap" else sys.executable
+    try:
+        with _filter_file() as filter:
+            more = ["--seccomp", str(filter), python] if kind == "bubblewrap" else []
+            done = subprocess.run(
+                [*command, *more, "-c", "print('confined')"], capture_output=True, pass_fds=(filter,), timeout=120
+            )
+    except FileNotFoundError:
+        return NO_BUBBLEWRAP if kind == "bubblewrap" else f"there is no {kind} here"
+    if done.stdout.strip() == b"confined":
+        return None
+    reason = done.stderr.decode(errors="replace").strip()[-300:] or f"exit {done.returncode}"
+    return REFUSED.format(reason=reason) if kind == "bubblewrap" else f"{kind} does not run the image: {reason}"
+
+
+def used(process: Process) -> tuple[int, int]:
+    """Bytes in memory and threads of a process and all its descendants; (0, 0) where there is no /proc."""
+    memory = threads = 0
+    for pid in _family(process.pid):
+        with contextlib.suppress(OSError, ValueError, IndexError):  # it ended just now
+            memory += int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+            threads += len(os.listdir(f"/proc/{pid}/task"))
+    return memory, threads
+
+
+def _family(pid: int) -> Iterator[int]:
+    yield pid
+    with contextlib.suppress(OSError):
+        for task in os.listdir(f"/proc/{pid}/task"):
+            for child in Path(f"/proc/{pid}/task/{task}/children").read_text().split():
+                yield from _family(int(child))
+
+
+def _environment(home: str, course: str = COURSE) -> dict[str, str]:
+    """What a confined program finds in its environment: nothing of this process's."""
+    own = dict.fromkeys(("HOME", "USERPROFILE", "APPDATA", "TMPDIR", "TEMP", "TMP", "IPYTHONDIR"), home)
+    own |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+    own |= {
+        "MPLCONFIGDIR": f"{home}/matplotlib",
+        "MPLBACKEND": "Agg",
+        "PYTHONPATH": course,
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+    return own | {"DDPM_COURSE_FAST": "1", "DDPM_COURSE_SAVE": "0"}  # shortened budgets; no my_ddpm.py
+
+
+def _container(kind: str, name: str) -> list[str]:
+    """The command up to Python's arguments. The image is made from the Containerfile in ddpm_course/classroom."""
+    line = [kind, "run", "--rm", "--interactive", f"--name={name}", "--network=none", "--read-only", "--cap-drop=ALL"]
+    line += ["--security-opt=no-new-privileges", "--pids-limit=256", "--memory=6g", "--init"]
+    line += [f"--tmpfs={OWN}:size={OWN_SIZE}", f"--workdir={OWN}"]
+    return [*line, *(f"--env={name}={value}" for name, value in _environment(OWN).items()), IMAGE, "python"]
+
+
+@cache
+def _bubblewrap() -> list[str]:
+    """The command up to the filter and the program. What comes later lies on top of what came before."""
+    line = ["bwrap", "--unshare-all", "--unshare-user", "--disable-userns", "--die-with-parent", "--new-session"]
+    line += [
+        "--cap-drop",
+        "ALL",
+        "--clearenv",
+        "--hostname",
+        "submission",
+    ]  # a child of root would undo a read-only bind
+    for place in _readable():
+        line += ["--ro-bind", place, place]
+    for place in ("/bin", "/lib", "/lib64", "/sbin"):  # links into /usr on most systems
+        if os.path.islink(place):
+            line += ["--symlink", os.readlink(place), place]
+        elif os.path.isdir(place):
+            line += ["--ro-bind", place, place]
+    assets = next(folder for folder in (PACKAGE / "assets", PACKAGE.parent / "assets") if folder.is_dir())
+    line += ["--ro-bind", str(PACKAGE), f"{COURSE}/ddpm_course", "--ro-bind", str(assets), f"{COURSE}/assets"]
+    line += ["--proc", "/proc", "--dev", "/dev", "--remount-ro", "/dev"]  # /dev and /dev/shm would have no bounds
+    line += ["--size", str(OWN_SIZE), "--tmpfs", OWN, "--chdir", OWN]
+    for found in _fonts():  # looking for fonts takes seconds
+        line += ["--ro-bind", str(found), f"{OWN}/matplotlib/{found.name}"]
+    kept = {name: os.environ[name] for name in ("PATH", "LANG", "LD_LIBRARY_PATH") if name in os.environ}
+    for name, value in (kept | _environment(OWN)).items():
+        line += ["--setenv", name, value]
+    return [*line, "--remount-ro", "/"]
+
+
+def _readable() -> list[str]:
+    """Python, its packages and the libraries of the system, each place by all its names; no home, no clone."""
+    packages = [path for path in sys.path if Path(path).name in ("site-packages", "dist-packages")]
+    python = [sys.prefix, sys.base_prefix, *sysconfig.get_paths().values(), site.getusersitepackages(), *packages]
+    libraries = os.environ.get("LD_LIBRARY_PATH", "").split(":")
+    system = ["/usr", "/nix/store", "/sys/devices/system/cpu", "/etc/ld.so.cache", "/etc/alternatives", "/etc/fonts"]
+    system += ["/etc/localtime"]
+    places = {str(Path(place).absolute()) for place in [*python, *libraries, *system] if place}
+    places |= {os.path.realpath(place) for place in places}
+    clone = PACKAGE.parent
+    return sorted(place for place in places if os.path.exists(place) and not clone.is_relative_to(place))
+
+
+def _fonts() -> list[Path]:
+    import matplotlib
+
+    return list(Path(matplotlib.get_cachedir()).glob("fontlist*.json"))
+
+
+# ---- system calls that no namespace covers (numbers: x86-64, AArch64; linux/filter.h, linux/seccomp.h) ---------------
 
 MACHINES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}  # what the kernel calls them
-NETWORK = {"socket": (41, 198)}
-REFUSED = {
-    "fork": (57, None), "vfork": (58, None),
-    "ptrace": (101, 117), "pidfd_getfd": (438, 438),
-    "process_vm_readv": (310, 270), "process_vm_writev": (311, 271),  # the memory of other processes
-    "tkill": (200, 130), "rt_sigqueueinfo": (129, 138), "rt_tgsigqueueinfo": (297, 240),
-    "pidfd_send_signal": (424, 424), "memfd_create": (319, 279), "shmget": (29, 194),  # memory that no limit counts
+REFUSED_CALLS = {
+    "fork": (57, None), "vfork": (58, None), "clone3": (435, 435),  # clone, below, is for threads alone
+    "memfd_create": (319, 279), "memfd_secret": (447, 447),  # memory that no limit counts
+    "shmget": (29, 194), "msgget": (68, 186), "semget": (64, 190),
+    "add_key": (248, 217), "request_key": (249, 218), "keyctl": (250, 219),
     "io_uring_setup": (425, 425),  # makes system calls that no filter sees
-    "sched_setaffinity": (203, 122), "setpriority": (141, 140),
+    "mount": (165, 40), "unshare": (272, 97), "setns": (308, 268), "ptrace": (101, 117),
 }  # fmt: skip
-OWN = {"kill": (62, 129), "tgkill": (234, 131), "prlimit64": (302, 261)}  # allowed on the process itself
-CLONE, CLONE3 = (56, 220), (435, 435)  # a thread is allowed, a process is not; clone3 hides which of the two it is
 ALLOW, KILL, ERROR = 0x7FFF0000, 0x80000000, 0x00050000
 LOAD, EQUALS, HAS_BITS, AT_LEAST, RETURN = 0x20, 0x15, 0x45, 0x35, 0x06
-EPERM, EACCES, ENOSYS, CLONE_THREAD = 1, 13, 38, 0x10000
+EPERM, ENOSYS, CLONE, CLONE_THREAD = 1, 38, (56, 220), 0x10000
 NUMBER, MACHINE, FIRST_ARGUMENT = 0, 4, 16  # where they stand in what the filter is shown
 
 
-def _filter(network: bool) -> list[tuple[int, int, int, int]]:
-    """The program that the kernel runs at each system call: (operation, skip if true, skip if false, value)."""
-    column = list(MACHINES).index(platform.machine())
+def filter_program(machine: str) -> bytes:
+    """What the kernel runs at each system call, as bubblewrap takes it: (operation, skips, value), eight bytes each."""
+    column = list(MACHINES).index(machine)
     program = [
-        (LOAD, 0, 0, MACHINE), (EQUALS, 1, 0, MACHINES[platform.machine()]), (RETURN, 0, 0, KILL),
+        (LOAD, 0, 0, MACHINE), (EQUALS, 1, 0, MACHINES[machine]), (RETURN, 0, 0, KILL),
         (LOAD, 0, 0, NUMBER), (AT_LEAST, 0, 1, 0x40000000), (RETURN, 0, 0, ERROR | ENOSYS),  # x32, under other numbers
     ]  # fmt: skip
-    refused = REFUSED | ({} if network else NETWORK)
-    for name, numbers in refused.items():
-        if numbers[column] is not None:
-            error = EACCES if name in NETWORK else EPERM
+    for name, numbers in REFUSED_CALLS.items():
+        if numbers[column] is not None:  # without clone3, libraries use clone
+            error = ENOSYS if name == "clone3" else EPERM
             program += [(EQUALS, 0, 1, numbers[column]), (RETURN, 0, 0, ERROR | error)]
-    program += [(EQUALS, 0, 1, CLONE3[column]), (RETURN, 0, 0, ERROR | ENOSYS)]  # libraries then use clone
     program += [
-        (EQUALS, 0, 4, CLONE[column]), (LOAD, 0, 0, FIRST_ARGUMENT), (HAS_BITS, 1, 0, CLONE_THREAD),
+        (EQUALS, 0, 3, CLONE[column]), (LOAD, 0, 0, FIRST_ARGUMENT), (HAS_BITS, 1, 0, CLONE_THREAD),
         (RETURN, 0, 0, ERROR | EPERM), (RETURN, 0, 0, ALLOW),
     ]  # fmt: skip
-    for name, numbers in OWN.items():
-        nobody = 0 if name == "prlimit64" else os.getpid()  # process 0 is oneself for prlimit64, a group for kill
-        program += [
-            (EQUALS, 0, 5, numbers[column]), (LOAD, 0, 0, FIRST_ARGUMENT), (EQUALS, 2, 0, os.getpid()),
-            (EQUALS, 1, 0, nobody), (RETURN, 0, 0, ERROR | EPERM), (RETURN, 0, 0, ALLOW),
-        ]  # fmt: skip
-    return [*program, (RETURN, 0, 0, ALLOW)]
+    return b"".join(struct.pack("=HBBI", code, yes, no, value) for code, yes, no, value in program)
 
 
-class _Operation(ctypes.Structure):
-    _fields_ = [("code", ctypes.c_uint16), ("yes", ctypes.c_uint8), ("no", ctypes.c_uint8), ("value", ctypes.c_uint32)]
-
-
-class _Program(ctypes.Structure):
-    _fields_ = [("length", ctypes.c_ushort), ("operations", ctypes.POINTER(_Operation))]
-
-
-def _refuse_calls(libc, network: bool) -> bool:
-    """Install the filter. It holds for this process to its end."""
-    if platform.machine() not in MACHINES or sys.maxsize < 2**32:
-        return False
-    operations = [_Operation(*line) for line in _filter(network)]
-    program = _Program(len(operations), (_Operation * len(operations))(*operations))
-    return libc.prctl(22, 2, ctypes.byref(program), 0, 0) == 0  # PR_SET_SECCOMP, SECCOMP_MODE_FILTER
-
-
-# ---- files (linux/landlock.h) ---------------------------------------------------------------------------------------
-
-READ, READ_FILE, READ_WRITE_FILE = 0b1101, 0b101, 0b110  # execute, write, read a file; list a folder
-
-
-class _Rights(ctypes.Structure):
-    _fields_ = [("files", ctypes.c_uint64), ("network", ctypes.c_uint64), ("scoped", ctypes.c_uint64)]
-
-
-class _Beneath(ctypes.Structure):
-    _pack_ = 1
-    _fields_ = [("rights", ctypes.c_uint64), ("place", ctypes.c_int32)]
-
-
-def readable() -> list[Path]:
-    """What a submission may read: Python, its packages and this one, the system's libraries. No home, no /tmp."""
-    libraries = os.environ.get("LD_LIBRARY_PATH", "").split(":")
-    own = [PACKAGE, PACKAGE.parent / "assets", sys.prefix, sys.base_prefix, *sys.path, *filter(None, libraries)]
-    system = ["/usr", "/lib", "/lib64", "/nix/store", "/proc/self", "/proc/meminfo", "/proc/cpuinfo"]
-    system += ["/sys/devices/system/cpu", "/etc/ld.so.cache", "/etc/fonts", "/etc/localtime", "/etc/passwd"]
-    places = {Path(place).absolute() for place in [*own, *system]}
-    return [place for place in places - {PACKAGE.parent, Path.cwd()} if place.exists()]  # not the clone around us
-
-
-def _guard_files(libc, folder: Path) -> bool:
-    """Leave `folder` to write in and `readable()` to read; everything else is closed. False without Landlock."""
-    version = libc.syscall(444, None, 0, 1)
-    if version < 1:
-        return False
-    everything = (1 << (13 + (version >= 2) + (version >= 3))) - 1  # as many rights as the kernel knows
-    rights = _Rights(everything, 0, 3 if version >= 6 else 0)  # 3: no signals, no abstract sockets to the outside
-    ruleset = libc.syscall(444, ctypes.byref(rights), ctypes.sizeof(rights), 0)
-    places = {place: READ if place.is_dir() else READ_FILE for place in readable()}
-    places |= {Path(folder): everything}
-    places |= {Path("/dev", name): READ_WRITE_FILE for name in ("null", "zero", "urandom", "random")}
-    for place, allowed in places.items():
-        handle = os.open(place, os.O_PATH | os.O_CLOEXEC)
-        rule = _Beneath(allowed, handle)
-        failed = libc.syscall(445, ruleset, 1, ctypes.byref(rule), 0)
-        os.close(handle)
-        if failed:
-            raise OSError(ctypes.get_errno(), "Landlock refuses a rule", str(place))
-    done = libc.syscall(446, ruleset, 0) == 0
-    os.close(ruleset)
-    return done
-
-
-# ---- all of it ------------------------------------------------------------------------------------------------------
-
-
-def confine(folder: Path, memory: int = 4 << 30, network: bool = False) -> dict[str, bool]:
-    """Give up what a submission must not have. To be called first of all: no other thread may run yet.
-
-    folder:  where the process may write
-    memory:  bytes that it may hold
-    network: leave the network open
-    returns  which of "network" and "files" are closed off now
-    """
-    if not sys.platform.startswith("linux"):
-        return {"network": False, "files": False}
-    import resource
-
-    limits = {"DATA": memory, "CORE": 0, "FSIZE": 64 << 20, "NOFILE": 256}  # DATA: what it writes, libraries excluded
-    for name, value in limits.items():
-        kind = getattr(resource, f"RLIMIT_{name}")
-        most = resource.getrlimit(kind)[1]
-        value = value if most == resource.RLIM_INFINITY else min(value, most)
-        resource.setrlimit(kind, (value, value))
-    libc = ctypes.CDLL(None, use_errno=True)
-    if os.geteuid() == 0:  # root in a container, say: keeps its name, loses its powers
-        header, none = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
-        libc.capset(header, none)
-    libc.prctl(1, signal.SIGKILL, 0, 0, 0)  # PR_SET_PDEATHSIG: does not outlive the report
-    libc.prctl(38, 1, 0, 0, 0)  # PR_SET_NO_NEW_PRIVS, which the other two ask for
-    files = _guard_files(libc, folder)
-    filtered = _refuse_calls(libc, network)
-    return {"network": filtered and not _has_network(), "files": files}
-
-
-def _has_network() -> bool:
-    try:
-        socket.socket().close()
-    except PermissionError:
-        return False
-    return True
-
-
-if __name__ == "__main__":
-    print(json.dumps(confine(Path.cwd())))
+@contextlib.contextmanager
+def _filter_file() -> Iterator[int]:
+    """A descriptor from which bubblewrap reads the filter, once."""
+    with tempfile.TemporaryFile() as file:
+        file.write(filter_program(os.uname().machine))
+        file.seek(0)
+        yield file.fileno()

@@ -8,12 +8,15 @@ import json
 import os
 import re
 import stat
+import unicodedata
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..editions import is_check, is_solution, lessons, read
 
 LARGEST = 20 << 20  # bytes of a notebook; one with every figure and animation of a lesson has under 1 MB
+DEEPEST = 30  # folders, one inside the other
 
 
 @dataclass
@@ -76,27 +79,54 @@ def find(folder: Path, known: list[Lesson]) -> list[Submission]:
     """Every notebook below a folder, in the order of the paths; JupyterLab's copies of earlier states are not meant.
 
     The student is the first folder whose name is not a lesson's, or the file's name where there is no such folder.
-    Two files of one student and lesson are both kept, under their paths.
+    Where two of these would have one name, or two files are of one student and lesson, their paths tell them apart.
     """
-    paths = [Path(top, name) for top, _, files in os.walk(folder) for name in files if name.endswith(".ipynb")]
-    found = []
-    for path in sorted(path for path in paths if ".ipynb_checkpoints" not in path.parts):
+    found, origins = [], []
+    for path in sorted(_notebooks(folder)):
         inside = path.relative_to(folder)
         named = next((lesson for lesson in known if lesson.name in str(inside)), None)
         parts = [part.replace(named.name, "").strip(" _-") if named else part for part in inside.with_suffix("").parts]
-        parts = [part for part in parts if part and part != "submitted"]
-        found.append(open_submission(path, _plain(parts[0] if parts else str(inside)), named, known))
-    taken = [(one.student, one.lesson and one.lesson.name) for one in found]
-    for one, place in zip(found, taken, strict=True):
-        if taken.count(place) > 1:
-            one.student = _plain(str(one.path.relative_to(folder)))
+        steps = [i for i, part in enumerate(parts) if part and part != "submitted"]
+        student = plain(parts[steps[0]] if steps else str(inside))
+        too_deep = len(inside.parts) > DEEPEST
+        one = Submission(path, student, named, unreadable=f"more than {DEEPEST} folders deep") if too_deep else None
+        found.append(one or open_submission(path, student, named, known))
+        origins.append(inside.parts[: steps[0] + 1] if steps else inside.parts)
+    names = [unicodedata.normalize("NFKC", one.student).casefold() for one in found]
+    taken = [(name, one.lesson and one.lesson.name) for name, one in zip(names, found, strict=True)]
+    for i, one in enumerate(found):
+        if taken.count(taken[i]) > 1 or any(
+            n == names[i] and origins[i] != o for n, o in zip(names, origins, strict=True)
+        ):
+            one.student = plain(str(one.path.relative_to(folder)))
     return found
 
 
-def _plain(name: str) -> str:
+def _notebooks(folder: Path) -> Iterator[Path]:
+    """Files called .ipynb, and in place of what lies too deep the folder itself."""
+    folders = [folder]
+    while folders:
+        inside = folders.pop()
+        try:
+            entries = list(os.scandir(inside))
+        except OSError:  # not ours to read: shows as a row as well
+            yield inside / "?.ipynb"
+            continue
+        for entry in entries:
+            path = inside / entry.name
+            if entry.is_dir(follow_symlinks=False):
+                if entry.name != ".ipynb_checkpoints":
+                    deep = len(path.relative_to(folder).parts) >= DEEPEST
+                    yield from [path / "?.ipynb"] if deep else []
+                    folders += [] if deep else [path]
+            elif entry.name.endswith(".ipynb"):
+                yield path
+
+
+def plain(name: str) -> str:
     """A name that came with a submission, without what would move a terminal's cursor or start a sheet's formula."""
     name = "".join(c if c.isprintable() else "?" for c in name.encode("utf-8", "replace").decode())
-    return f"'{name}" if name[:1] in "=+-@" else name
+    return f"'{name}" if name[:1] in ("=", "+", "-", "@", "|") else name
 
 
 def open_submission(path: Path, student: str, named: Lesson | None, known: list[Lesson]) -> Submission:

@@ -1,24 +1,30 @@
 """Runs a submission in a process of its own, and believes it nothing but verdicts about itself."""
 
+import asyncio
 import contextlib
 import json
-import os
-import queue
 import re
-import shutil
-import signal
-import subprocess
-import sys
-import tempfile
-import threading
-import time
-from pathlib import Path
+from asyncio.subprocess import Process
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
 
 from . import sandbox
 from .submissions import Submission
 
+ATTEMPT = "ddpm_course.classroom.grading.attempt"
 START = 180  # seconds in which Python and torch must be up
 STATUSES = ("solved", "wrong", "not attempted", "missing", "stopped")
+THREADS = 200  # that one submission may have; torch and the notebook's shell have some twenty
+LONGEST, MOST = 1 << 14, 1000  # bytes in a line of what it tells, and lines
+
+
+@dataclass(frozen=True)
+class Limits:
+    """seconds: for one exercise; in_all: seconds for a submission; memory: bytes. What takes more is stopped."""
+
+    seconds: float = 60
+    in_all: float = 600
+    memory: int = 4 << 30
 
 
 def merged(submission: Submission, left_out: set[str]) -> list[dict]:
@@ -31,21 +37,23 @@ def merged(submission: Submission, left_out: set[str]) -> list[dict]:
     return [cell for cell in cells if cell["sources"] or cell["exercise"]]
 
 
-def verdicts(
-    submission: Submission, seconds: float = 60, memory: int = 4 << 30, network: bool = False
-) -> dict[str, dict]:
+async def verdicts(submission: Submission, kind: str, limits: Limits) -> dict[str, dict]:
     """Run a submission and return {"status", "mistake", "problem"} for each exercise of its lesson.
 
-    An exercise that takes longer than `seconds`, or ends the process, is left out in another run of the rest.
-    raises RuntimeError if the course itself does not run here
+    An exercise that takes too long, or ends the process, is left out in another run of the rest.
+    kind:   how it is confined, see `sandbox.program`
+    raises  DoesNotRun if the course itself does not run here
     """
-    found = {}
+    found, clock = {}, asyncio.get_running_loop().time
+    end = clock() + limits.in_all
     while True:
-        told, began, reason = run_once(merged(submission, set(found)), seconds, memory, network)
+        told, began, reason = await run_once(merged(submission, set(found)), kind, limits, end)
         found |= {name: _believed(name, verdict) for name, verdict in told.items() if name not in found}
         if began is None or began in found or began not in submission.answers:
             break
         found[began] = {"status": "stopped", "mistake": None, "problem": reason}
+        if clock() > end:
+            break
     for name in submission.lesson.exercises.values():
         status = "stopped" if name in submission.answers else "missing"  # stopped outside of any exercise
         found.setdefault(name, {"status": status, "mistake": None, "problem": reason if status == "stopped" else None})
@@ -62,95 +70,99 @@ def _believed(name: str, verdict: dict) -> dict:
     return {
         "status": status if status in STATUSES else "stopped",
         "mistake": mistake if status == "wrong" and mistake in mistakes else None,
-        "problem": problem if problem and re.fullmatch("[a-z ]{1,20}", problem) else None,
+        "problem": problem if isinstance(problem, str) and re.fullmatch("[a-z ]{1,20}", problem) else None,
     }
 
 
-def run_once(
-    cells: list[dict], seconds: float, memory: int, network: bool
+async def run_once(
+    cells: list[dict], kind: str, limits: Limits, end: float
 ) -> tuple[dict[str, dict], str | None, str | None]:
     """Run cells once, in a process of its own that is gone afterwards.
 
-    returns the verdicts by exercise, the exercise that was never finished if there is one, and why it was not
+    end:     when it is stopped at the latest, by the event loop's clock
+    returns  the verdicts by exercise, the exercise that was never finished if there is one, and why it was not
     """
     exercises = {cell["exercise"] for cell in cells if cell["exercise"]}
-    told, began, reason, ready = {}, None, None, False
-    with tempfile.TemporaryDirectory(prefix="submission-", ignore_cleanup_errors=True) as folder:
-        Path(folder, "cells.json").write_text(json.dumps(cells), encoding="utf-8")
-        options = json.dumps({"memory": memory, "network": network})
-        process, lines = start(folder, "ddpm_course.classroom.grading.attempt", options), queue.Queue()
-        threading.Thread(target=_pump, args=(process, lines), daemon=True).start()
-        deadline = last = time.monotonic() + START
+    told, begun, began, reason, ready = {}, set(), None, None, False
+    clock = asyncio.get_running_loop().time
+    async with sandbox.program(kind, "-m", ATTEMPT) as process, _attended(process) as errors:
+        tasks = [asyncio.create_task(_watch(process, limits.memory))]
+        tasks.append(asyncio.create_task(_give(process, {"memory": limits.memory, "cells": cells})))
+        deadline = clock() + START
         try:
-            while reason is None:
-                try:
-                    message = lines.get(timeout=max(0, deadline - time.monotonic()))
-                except queue.Empty:
-                    message, reason = {}, "time"
-                if message is None:
-                    reason = "ended the process"
-                elif message.get("done"):
-                    break
-                elif message.get("ready") and not ready:
-                    ready, last = True, time.monotonic() + seconds * (len(exercises) + 2)
-                elif message.get("begun") in exercises:
-                    began = message["begun"]
-                elif message.get("exercise") in exercises:
-                    told[message["exercise"]], began = message, None
-                if ready:
-                    deadline = min(last, time.monotonic() + seconds)  # talking on and on gains no time
+            async with asyncio.timeout_at(deadline) as timer:
+                async for message in _messages(process):
+                    if message.get("done") is True:
+                        return told, began, None
+                    if message.get("ready") is True and not ready:
+                        ready = True
+                    elif message.get("begun") in exercises - begun:
+                        began = message["begun"]
+                        begun.add(began)
+                    elif message.get("exercise") in exercises - set(told):
+                        told[message["exercise"]], began = message, None
+                    else:  # talking on and on gains no time
+                        continue
+                    timer.reschedule(min(end, clock() + limits.seconds))
+            reason = tasks[0].result() if tasks[0].done() else None
+            reason = reason or "ended the process"
+        except TimeoutError:
+            reason = "time"
         finally:
-            stop(process)
+            for task in tasks:
+                task.cancel()
         if not ready:
-            errors = Path(folder, "errors").read_text(encoding="utf-8", errors="replace").strip()
-            raise RuntimeError(f"the course does not run here: {errors[-1000:] or 'no answer in time'}")
+            raise sandbox.DoesNotRun(
+                f"the course does not run here: {bytes(errors).decode(errors='replace')[-1000:] or reason}"
+            )
     return told, began, reason
 
 
-def start(folder: str, *module: str) -> subprocess.Popen:
-    """Start a module of the course in `folder`, with that as its home and nothing of this process's environment."""
-    import matplotlib
-
-    fonts = Path(folder, "matplotlib")
-    fonts.mkdir()
-    for cache in Path(matplotlib.get_cachedir()).glob("fontlist*.json"):  # looking for fonts takes seconds
-        shutil.copy(cache, fonts)
-    kept = ("PATH", "LANG", "LD_LIBRARY_PATH", "SYSTEMROOT", "SYSTEMDRIVE", "WINDIR", "COMSPEC", "PATHEXT")
-    own = dict.fromkeys(("HOME", "USERPROFILE", "APPDATA", "TMPDIR", "TEMP", "TMP", "IPYTHONDIR"), folder)
-    path = os.pathsep.join(filter(None, [str(sandbox.PACKAGE.parent), os.environ.get("PYTHONPATH")]))
-    own |= {"MPLCONFIGDIR": str(fonts), "MPLBACKEND": "Agg", "PYTHONPATH": path}
-    own |= {"DDPM_COURSE_FAST": "1", "DDPM_COURSE_SAVE": "0"}  # shortened budgets; no my_ddpm.py
-    own |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-    with open(Path(folder, "errors"), "wb") as errors:
-        return subprocess.Popen(
-            [sys.executable, "-m", *module],
-            cwd=folder,
-            env={name: os.environ[name] for name in kept if name in os.environ} | own,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            start_new_session=True,
-        )
+async def _give(process: Process, content: dict) -> None:
+    """Hand the cells over."""
+    with contextlib.suppress(OSError):  # it ended before it had read them
+        process.stdin.write(json.dumps(content).encode())
+        await process.stdin.drain()
+        process.stdin.close()
 
 
-def stop(process: subprocess.Popen) -> None:
-    """End the process and its group. Where it is confined it can have no other processes."""
-    if hasattr(os, "killpg"):
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGKILL)
-    process.kill()
-    process.wait()
+async def _watch(process: Process, memory: int) -> str | None:
+    """End the process when all its memory or its threads are too many, and say which it was."""
+    while process.returncode is None:
+        await asyncio.sleep(0.05)
+        held, threads = sandbox.used(process)
+        if held > memory or threads > THREADS:
+            process.kill()
+            return "memory" if held > memory else "threads"
 
 
-def _pump(process: subprocess.Popen, lines: queue.Queue) -> None:
-    """Put what the process tells into the queue, None at its end. Nothing in it may do harm here."""
-    with process.stdout as stream:
-        for _ in range(1000):
-            line = stream.readline(10_000)
-            if not line:
-                break
-            with contextlib.suppress(ValueError, RecursionError):
-                message = json.loads(line)
-                if isinstance(message, dict):
-                    lines.put({key: value for key, value in message.items() if isinstance(value, str | bool | None)})
-    lines.put(None)
+async def _messages(process: Process) -> AsyncIterator[dict]:
+    """What the process tells, to its end. Nothing in it may do harm here."""
+    for _ in range(MOST):
+        try:
+            line = await process.stdout.readline()
+        except ValueError:  # a line without end
+            return
+        if not line:
+            return
+        with contextlib.suppress(ValueError, RecursionError):
+            message = json.loads(line) if len(line) < LONGEST else None
+            if isinstance(message, dict):
+                yield {key: value for key, value in message.items() if isinstance(value, str | bool | None)}
+
+
+@contextlib.asynccontextmanager
+async def _attended(process: Process) -> AsyncIterator[bytearray]:
+    """The end of what the process writes to standard error."""
+    last = bytearray()
+
+    async def read() -> None:
+        while chunk := await process.stderr.read(1 << 14):
+            last.extend(chunk)
+            del last[: -(1 << 14)]
+
+    task = asyncio.create_task(read())
+    try:
+        yield last
+    finally:
+        task.cancel()
