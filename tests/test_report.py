@@ -5,14 +5,17 @@ import contextlib
 import csv
 import json
 import os
+import random
 import re
 import shutil
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import lessons
 import pytest
-from courses import contents, save, with_cells
+from courses import contents, run, save, with_cells
 
 from ddpm_course.checks import EXERCISES
 from ddpm_course.classroom import report
@@ -101,11 +104,11 @@ def server():
 def outcomes(kind: str, script: str) -> dict[str, str]:
     """What the ways of a script come to, confined in this way."""
 
-    async def run():
+    async def started():
         async with sandbox.program(kind, "-c", f"{script}\nprint(json.dumps(outcomes))") as process:
             return await process.communicate()
 
-    told, errors = asyncio.run(run())
+    told, errors = asyncio.run(started())
     return json.loads(told or errors)
 
 
@@ -130,13 +133,31 @@ FORGER = """
 import contextlib, json, os
 lines = [{"exercise": "q_step", "status": "solved"}, {"exercise": "next_variance", "status": ["x"], "mistake": {}},
          {"exercise": "diffuse", "status": "wrong", "mistake": "=cmd()"}, {"exercise": "nothing", "status": "solved"},
-         [1], "text", {"begun": 5}, {"done": 0}]
+         [1], "text", {"begun": 5}, {"done": 0}, {"exercise": "q_step", "problem": True}]
 for channel in list(range(1, 50)) * 2:
     with contextlib.suppress(OSError):
         os.write(channel, "\\n".join([*map(json.dumps, lines), "[" * 9000, ""]).encode())
 print("x" * 20_000_000, flush=True)
 os._exit(0)"""
 INTRUDER = f"assert not set(outcomes.values()) - {REFUSALS}\n{COURSE.source('ex-1-1')}"
+SHARES = """
+def q_step(schedule, x, t, noise):
+    import mmap
+    held = [mmap.mmap(-1, 1 << 28) for _ in range(12)]  # 3 GB that count as nobody's
+    for one in held:
+        one.write(bytes(1 << 28))"""
+CROWD = """
+def next_variance(variance, beta):
+    import threading, time
+    threading.stack_size(1 << 16)
+    for _ in range(6000):
+        threading.Thread(target=time.sleep, args=(60,), daemon=True).start()"""
+NESTS = """
+import os
+for _ in range(3000):
+    os.mkdir("a")
+    os.chdir("a")
+"""
 IMPORT = COURSE.source("imports") + "\nimport math as arithmetic"
 TAKEN = "def next_variance(variance, beta): return (1 - beta) * variance + beta * arithmetic.cos(0)"
 HELPER = "def root(x): return x ** 0.5"
@@ -166,6 +187,10 @@ STUDENTS = {  # the cells that are not the solved lesson's, and the rows that ar
         {"ex-1-1": [FORGER]},
         {"1.1": ("stopped", "", "ended the process"), "1.3": ("wrong", "", ""), "1.4": ("stopped", "", "")},
     ),
+    "shares": (
+        {"ex-1-1": [NESTS + COURSE.source("ex-1-1")], "ex-1-2": [SHARES], "ex-1-4": [CROWD]},
+        {"1.2": ("stopped", "", "memory"), "1.4": ("stopped", "", "threads")},
+    ),
     "untouched": (STUBS, dict.fromkeys(ALL, ("not attempted", "", ""))),
     "deleted": (dict.fromkeys(DELETED, []), {"1.2": ("missing", "", "")}),
 }
@@ -192,7 +217,7 @@ def test_a_class_of_strangers_gets_its_rows_and_nothing_gets_out(server, tmp_pat
 
     found = {}
     with open(out / "report.csv", encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file):
+        for row in (rows := list(csv.DictReader(file))):
             verdict = (row["status"], row["mistake"], row["problem"])
             found.setdefault(row["student"], {})[row["exercise"]] = verdict
     wanted = {student: dict.fromkeys(ALL, ("solved", "", "")) | rows for student, (_, rows) in STUDENTS.items()}
@@ -214,6 +239,7 @@ def test_a_class_of_strangers_gets_its_rows_and_nothing_gets_out(server, tmp_pat
         with contextlib.suppress(OSError):  # it ended just now
             ours = (path / "stat").read_text().rpartition(")")[2].split()[1] == str(os.getpid())
             assert not (ours and b"classroom.grading" in (path / "cmdline").read_bytes())
+    assert not list(out.glob("*.partial")) and {row["confined"] for row in rows if row["exercise"]} == {"bubblewrap"}
 
 
 @pytest.fixture(scope="module")
@@ -230,6 +256,8 @@ PLACES = {  # whose is a file at this place
     f"dan_{LESSON}.ipynb": "dan",
     "eve/first.ipynb": "eve/first.ipynb",
     "eve/second.ipynb": "eve/second.ipynb",
+    "fay/02_closed_form.ipynb": "fay/02_closed_form.ipynb",  # one of these two is not hers
+    "Fay.ipynb": "Fay.ipynb",
     "=1+1.ipynb": "'=1+1",
     "a\x1b[2J\n.ipynb": "a?[2J?",
 }
@@ -237,13 +265,34 @@ PLACES = {  # whose is a file at this place
 
 def test_students_are_named_by_folder_or_file_and_the_path_tells_the_lesson_without_cells(tmp_path, known):
     for place in [*PLACES, "bob/.ipynb_checkpoints/homework-checkpoint.ipynb"]:
-        save(tmp_path / "class" / place, {"cells": [COURSE.cells["ex-1-1"]]})
+        save(tmp_path / "class" / place, {"cells": [] if "02" in place else [COURSE.cells["ex-1-1"]]})
     found = submissions.find(tmp_path / "class", known)
     assert {str(one.path.relative_to(tmp_path / "class")): one.student for one in found} == PLACES
-    assert {one.lesson.name for one in found} == {LESSON}
+    assert {one.lesson.name for one in found} == {LESSON, "02_closed_form"}
     save(tmp_path / "empty" / f"{LESSON}.ipynb", {"cells": []})
     [one] = submissions.find(tmp_path / "empty", known)
     assert (one.lesson.name, one.answers, one.unreadable) == (LESSON, {}, None)
+
+
+def test_a_thousand_files_of_any_content_are_a_thousand_rows(tmp_path, known):
+    """Bytes and JSON of a real notebook, spoilt at random; beside them folders in folders, deeper than a path can be."""
+    whole = json.dumps({"cells": [{"cell_type": "code", "source": ["x"], "id": "ex-1-1", "metadata": {}}]}).encode()
+    dice = random.Random(0)
+    for i in range(1000):
+        spoilt = bytearray(whole)
+        for _ in range(dice.randrange(1, 9)):
+            where = dice.randrange(len(spoilt))
+            spoilt[where : where + dice.randrange(4)] = dice.choice([b"[", b"{", b'"', b"1e999", b"null", b"\xff", b""])
+        save(tmp_path / "class" / f"{i}.ipynb", bytes(spoilt))
+    with contextlib.chdir(tmp_path / "class"):
+        for _ in range(1200):
+            os.mkdir("deep")
+            os.chdir("deep")
+        Path("a.ipynb").write_bytes(whole)
+    found = submissions.find(tmp_path / "class", known)
+    assert len(found) == 1001 and len({one.student for one in found}) == 1001
+    assert [one.unreadable for one in found if one.student == "deep"] == ["more than 30 folders deep"]
+    subprocess.run(["rm", "-rf", tmp_path / "class"], check=True)  # pytest's own way does not get that deep
 
 
 EDITORS = {  # what each makes of a cell with its id and its place
@@ -286,12 +335,80 @@ def test_of_the_other_cells_those_run_that_an_answer_needs():
     assert attempt.needed(cells) == [cell for cell, (_, runs) in zip(cells, CELLS, strict=True) if runs]
 
 
+def fails(folder: Path, *more: str) -> int:
+    return main(["report", str(folder), "--out", str(folder.parent / "out"), *more])
+
+
 def test_what_cannot_be_run_is_a_sentence(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(report, "what_is_closed", lambda: {"network": False, "files": False})
     monkeypatch.setattr(report, "verdicts", lambda *_: pytest.fail("it ran"))
     (tmp_path / "empty").mkdir()
     save(tmp_path / "class" / "a.ipynb", COURSE.notebook)
-    complaints = {"none": "there is no folder", "empty": "there is no notebook in", "class": "--with-network runs"}
-    for name, complaint in complaints.items():
-        assert main(["report", str(tmp_path / name), "--out", str(tmp_path / "out")]) == 1
+    monkeypatch.setenv("PATH", str(tmp_path))  # no bubblewrap, no docker
+    complaints = [
+        ("none", (), "there is no folder"),
+        ("empty", (), "there is no notebook in"),
+        ("class", (), "there is no bubblewrap here"),
+        ("class", ("--container", "docker"), "there is no docker here"),
+        ("class", ("--trust", "--out", str(tmp_path / "class" / "report")), "lies among the submissions"),
+    ]
+    for name, more, complaint in complaints:
+        assert fails(tmp_path / name, *more) == 1
         assert complaint in (told := capsys.readouterr().err) and "Traceback" not in told
+    for program, complaint in {
+        "bwrap": "may not confine submissions here (no userns",
+        "docker": "does not run the image",
+    }.items():
+        save(tmp_path / program, "#!/bin/sh\necho no userns >&2\nexit 1").chmod(0o755)
+        assert fails(tmp_path / "class", *(["--container", "docker"] if program == "docker" else [])) == 1
+        assert complaint in capsys.readouterr().err
+    monkeypatch.chdir(tmp_path / "class")
+    assert (
+        fails(tmp_path / "class", "--trust") == 1 and "from outside the submissions' folder" in capsys.readouterr().err
+    )
+
+
+def test_whatever_happens_costs_one_row_and_what_was_judged_stays(tmp_path, monkeypatch, capsys):
+    for student in ("ada", "bob", "cat"):
+        save(tmp_path / "class" / student / "a.ipynb", COURSE.notebook)
+    judged = dict.fromkeys(
+        submissions.course(ROOT)[1].exercises.values(), {"status": "solved", "mistake": None, "problem": None}
+    )
+
+    async def verdicts(submission, kind, limits):
+        if submission.student == "bob":
+            raise OSError("no space left")
+        if submission.student == "cat" and interrupted:
+            raise KeyboardInterrupt
+        return judged
+
+    monkeypatch.setattr(report, "verdicts", verdicts)
+    for interrupted in (True, False):
+        with pytest.raises(KeyboardInterrupt) if interrupted else contextlib.nullcontext():
+            assert fails(tmp_path / "class", "--trust", "--jobs", "1") == 0
+        with open(tmp_path / "out" / "report.csv", encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+        assert {row["student"] for row in rows} == {"ada", "bob"} | ({"cat"} if not interrupted else set())
+        assert {row["problem"] for row in rows if row["student"] == "bob"} == {"not judged: OSError('no space left')"}
+        assert {row["confined"] for row in rows} == {"nothing"}
+
+
+def test_a_container_is_given_no_network_and_nothing_of_the_machine_and_is_ended(tmp_path, monkeypatch):
+    """With a stand-in for docker that notes its command and does what it says after the image's name."""
+    script = (
+        f'#!/bin/sh\necho "$@" >> {tmp_path}/asked\nwhile [ $# -gt 0 ] && [ "$1" != {sandbox.IMAGE} ]; do shift; done\n'
+    )
+    save(tmp_path / "docker", f'{script}[ $# -gt 2 ] && shift 2 && exec {sys.executable} "$@"\n').chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    assert sandbox.why_not("docker") is None
+
+    async def started():
+        async with sandbox.program("docker", "-c", "print(input())") as process:
+            return await process.communicate(b"handed in")
+
+    assert asyncio.run(started())[0] == b"handed in\n"
+    tried, asked, killed = (tmp_path / "asked").read_text().splitlines()
+    name = re.search(r"--name=(\S+)", asked)[1]
+    assert killed == f"kill {name}" and name not in tried
+    for wall in ("--network=none", "--read-only", "--cap-drop=ALL", "--rm", "--memory=", "--pids-limit="):
+        assert wall in asked and wall in tried
+    assert "--volume" not in asked and "-v " not in asked
