@@ -362,6 +362,10 @@ def test_what_cannot_be_run_is_a_sentence(tmp_path, monkeypatch, capsys):
         assert fails(tmp_path / "class", *(["--container", "docker"] if program == "docker" else [])) == 1
         assert complaint in capsys.readouterr().err
     monkeypatch.chdir(tmp_path / "class")
+    for name in ("argparse", "csv", "pathlib"):  # in the current folder Python looks first
+        save(Path(f"{name}.py"), "import os\nos.mkdir('ran')")
+    done = run(sys.executable, "-m", "ddpm_course.classroom", "report", ".", cwd=Path.cwd())
+    assert done.returncode == 1 and "from outside the submissions' folder" in done.stderr and not Path("ran").exists()
     assert (
         fails(tmp_path / "class", "--trust") == 1 and "from outside the submissions' folder" in capsys.readouterr().err
     )
