@@ -11,6 +11,7 @@ a generator: it hands you every step, and you decide what to keep.
 
 import sys
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -20,7 +21,7 @@ from tqdm import tqdm
 from .diffusion import GaussianDiffusion, posterior_coefficients
 from .nets import device_of, evaluating  # lesson 00 imports device_of from here
 
-Coefficients = Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
+Coefficients = Callable[[GaussianDiffusion, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
 
 
 class Step(NamedTuple):
@@ -45,6 +46,17 @@ def spaced_timesteps(T: int, steps: int | None = None) -> list[int]:
     return [round(T * (steps - i) / steps) for i in range(steps + 1)]
 
 
+def ancestral_coefficients(
+    diffusion: GaussianDiffusion, alpha_bar_t: Tensor, alpha_bar_s: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """on_x0, on_xt and sigma of q(x_s | x_t, x_0) for every step, from float64 (steps,) each."""
+    on_x0, on_xt, variance = posterior_coefficients(alpha_bar_t, alpha_bar_s)
+    if diffusion.variance == "large":
+        variance = 1 - alpha_bar_t / alpha_bar_s
+    return on_x0, on_xt, variance.sqrt()
+
+
+@torch.no_grad()
 def ancestral_steps(
     net: Callable[..., Tensor],
     diffusion: GaussianDiffusion,
@@ -57,32 +69,50 @@ def ancestral_steps(
     times: list[int] | None = None,
     device: torch.device | str | None = None,
     generator: torch.Generator | None = None,
+    coefficients: Coefficients = ancestral_coefficients,
 ) -> Iterator[Step]:
     """Algorithm 2 of Ho et al. (2020), at any stride: x_s is drawn from q(x_s | x_t, x_0) at the estimate of x_0.
 
-    net:       any callable net(x, t, y) whose output means what diffusion.predicts says
-    shape:     (B, ...) of the data to make
-    steps:     number of network calls, at most T (the default)
-    y:         (B,) labels, or None
-    clip:      clip the estimate of x_0 to [-1, 1], the range of images
-    x_T:       start here instead of from standard normal noise
-    times:     visit these times, from the first (T, as a rule) down to 0, instead of evenly spaced ones
-    device:    where to sample; by default where x_T is, else where the network's parameters are
-    generator: of the random numbers, on the same device
-    yields     a Step for every network call
-    raises     ValueError, at the first step, if steps, times or x_T do not fit
+    net:          any callable net(x, t, y) whose output means what diffusion.predicts says
+    shape:        (B, ...) of the data to make
+    steps:        number of network calls, at most T (the default)
+    y:            (B,) labels, or None
+    clip:         clip the estimate of x_0 to [-1, 1], the range of images
+    x_T:          start here instead of from standard normal noise
+    times:        visit these times, from the first (T, as a rule) down to 0, instead of evenly spaced ones
+    device:       where to sample; by default where x_T is, else where the network's parameters are
+    generator:    of the random numbers, on the same device: x_T first, then one z a step, and none where sigma is 0
+    coefficients: the three numbers of every step, for another sampler
+    yields        a Step for every network call
+    raises        ValueError, at the first step, if steps, times or x_T do not fit
     """
+    times = spaced_timesteps(diffusion.schedule.T, steps) if times is None else list(times)
+    falling = all(t > s for t, s in pairwise(times))
+    if not falling or len(times) < 2 or times[-1] != 0 or times[0] > diffusion.schedule.T:
+        raise ValueError(f"times must fall from at most {diffusion.schedule.T} to 0, got {times}")
+    if x_T is not None and x_T.shape != tuple(shape):
+        raise ValueError(f"x_T must have shape {tuple(shape)}, got {tuple(x_T.shape)}")
+    device = device or (x_T.device if x_T is not None else device_of(net))
+    x = torch.randn(shape, device=device, generator=generator) if x_T is None else x_T
 
-    def coefficients(alpha_bar_t: Tensor, alpha_bar_s: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        on_x0, on_xt, variance = posterior_coefficients(alpha_bar_t, alpha_bar_s)
-        if diffusion.variance == "large":
-            variance = 1 - alpha_bar_t / alpha_bar_s
-        return on_x0, on_xt, variance.sqrt()
+    alpha_bar = diffusion.schedule.alpha_bar[times]  # float64, on the CPU
+    on_x0, on_xt, sigma = coefficients(diffusion, alpha_bar[:-1], alpha_bar[1:])
+    sigma[-1] = 0  # the last step returns the mean
+    on_x0, on_xt, sigma = on_x0.tolist(), on_xt.tolist(), sigma.tolist()  # plain numbers: no copies to a GPU later
 
-    return reverse_steps(
-        net, diffusion, shape, steps, coefficients,
-        y=y, clip=clip, x_T=x_T, times=times, device=device, generator=generator,
-    )  # fmt: skip
+    before = {"x_self": None} if getattr(net, "self_condition", False) else {}  # the estimate of the step before
+    for i, (t, s) in enumerate(pairwise(times)):
+        with evaluating(net):  # and not around the loop: between two steps the network is whoever runs the sampler's
+            output = net(x, torch.full(shape[:1], t, device=device), y, **before)
+        x0, _ = diffusion.decode(output.to(x.dtype), x, t)
+        if clip:
+            x0 = x0.clamp(-1, 1)
+        if before:
+            before["x_self"] = x0
+        x = on_x0[i] * x0 + on_xt[i] * x
+        if sigma[i] > 0:
+            x = x + sigma[i] * torch.randn(shape, device=device, dtype=x.dtype, generator=generator)
+        yield Step(i + 1, len(times) - 1, t, s, x, x0)
 
 
 def ddim_steps(
@@ -105,66 +135,16 @@ def ddim_steps(
     The other arguments are those of `ancestral_steps`.
     """
 
-    def coefficients(alpha_bar_t: Tensor, alpha_bar_s: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def coefficients(_: GaussianDiffusion, alpha_bar_t: Tensor, alpha_bar_s: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         variance = eta**2 * posterior_coefficients(alpha_bar_t, alpha_bar_s)[2]  # sigma^2 of eq. 16
         on_noise = (1 - alpha_bar_s - variance).clamp(min=0).sqrt()
         on_xt = on_noise / (1 - alpha_bar_t).sqrt()  # noise = (x_t - sqrt(alpha_bar_t) x0) / sqrt(1 - alpha_bar_t)
         return alpha_bar_s.sqrt() - on_xt * alpha_bar_t.sqrt(), on_xt, variance.sqrt()
 
-    return reverse_steps(
-        net, diffusion, shape, steps, coefficients,
-        y=y, clip=clip, x_T=x_T, times=times, device=device, generator=generator,
+    return ancestral_steps(
+        net, diffusion, shape, steps,
+        y=y, clip=clip, x_T=x_T, times=times, device=device, generator=generator, coefficients=coefficients,
     )  # fmt: skip
-
-
-@torch.no_grad()
-def reverse_steps(
-    net: Callable[..., Tensor],
-    diffusion: GaussianDiffusion,
-    shape: tuple[int, ...],
-    steps: int | None,
-    coefficients: Coefficients,
-    *,
-    y: Tensor | None = None,
-    clip: bool = True,
-    x_T: Tensor | None = None,
-    times: list[int] | None = None,
-    device: torch.device | str | None = None,
-    generator: torch.Generator | None = None,
-) -> Iterator[Step]:
-    """The loop that the samplers share. Draws x_T first, then one z a step, and none where sigma is 0.
-
-    coefficients: (alpha_bar_t, alpha_bar_s), float64 (steps,) each -> on_x0, on_xt and sigma of every step
-    The other arguments are those of `ancestral_steps`.
-    """
-    times = spaced_timesteps(diffusion.schedule.T, steps) if times is None else list(times)
-    falling = all(t > s for t, s in zip(times, times[1:], strict=False))
-    if not falling or len(times) < 2 or times[-1] != 0 or times[0] > diffusion.schedule.T:
-        raise ValueError(f"times must fall from at most {diffusion.schedule.T} to 0, got {times}")
-    if x_T is not None and x_T.shape != tuple(shape):
-        raise ValueError(f"x_T must have shape {tuple(shape)}, got {tuple(x_T.shape)}")
-    device = device or (x_T.device if x_T is not None else device_of(net))
-    x = torch.randn(shape, device=device, generator=generator) if x_T is None else x_T
-
-    alpha_bar = diffusion.schedule.alpha_bar[times]  # float64, on the CPU
-    on_x0, on_xt, sigma = coefficients(alpha_bar[:-1], alpha_bar[1:])
-    sigma[-1] = 0  # the last step returns the mean
-    on_x0, on_xt, sigma = on_x0.tolist(), on_xt.tolist(), sigma.tolist()  # plain numbers: no copies to a GPU later
-
-    n = len(times) - 1
-    before = {"x_self": None} if getattr(net, "self_condition", False) else {}  # the estimate of the step before
-    for i, (t, s) in enumerate(zip(times, times[1:], strict=False)):
-        with evaluating(net):  # and not around the loop: between two steps the network is whoever runs the sampler's
-            output = net(x, torch.full(shape[:1], t, device=device), y, **before)
-        x0, _ = diffusion.decode(output.to(x.dtype), x, t)
-        if clip:
-            x0 = x0.clamp(-1, 1)
-        if before:
-            before["x_self"] = x0
-        x = on_x0[i] * x0 + on_xt[i] * x
-        if sigma[i] > 0:
-            x = x + sigma[i] * torch.randn(shape, device=device, dtype=x.dtype, generator=generator)
-        yield Step(i + 1, n, t, s, x, x0)
 
 
 def sample(steps: Iterator[Step], *, progress: bool = True) -> Tensor:
@@ -172,14 +152,11 @@ def sample(steps: Iterator[Step], *, progress: bool = True) -> Tensor:
 
     raises ValueError if the sampler has been run already: it is a generator, and runs once
     """
-    bar = step = None
-    for step in steps:
-        if progress and bar is None:
-            bar = tqdm(total=step.n, desc="sampling", file=sys.stdout, mininterval=0.5)
-        if bar is not None:
+    step = None
+    with tqdm(desc="sampling", file=sys.stdout, mininterval=0.5, disable=not progress) as bar:
+        for step in steps:
+            bar.total = step.n
             bar.update()
-    if bar is not None:
-        bar.close()
     if step is None:
         raise ValueError("this sampler is at its end: it runs once. Make a new one, as you made this one")
     return step.x
@@ -192,10 +169,6 @@ def generate(
     steps: int = 25,
     *,
     y: Tensor | None = None,
-    clip: bool = True,
-    x_T: Tensor | None = None,
-    times: list[int] | None = None,
-    device: torch.device | str | None = None,
     generator: torch.Generator | None = None,
     chunk: int = 250,
     sampler: Callable[..., Iterator[Step]] = ddim_steps,
@@ -206,31 +179,23 @@ def generate(
     shape:    (N, ...) of all the data to make
     steps:    network calls for each chunk
     y:        (N,) labels, or None
-    x_T:      (N, ...) to start from instead of standard normal noise, or None
-    sampler:  `ddim_steps`, `ancestral_steps` or another that takes the same arguments; `functools.partial` sets eta
+    sampler:  `ddim_steps`, `ancestral_steps` or another that takes the same arguments; `functools.partial` sets eta,
+              times and the others that are not here
     returns   (N, ...) on the CPU, in the data's range
-    raises    ValueError if y or x_T is not for N samples, or if N or chunk is less than 1
-
-    The other arguments are those of `ancestral_steps`.
+    raises    ValueError if y is not for N samples, or if N or chunk is less than 1
     """
-    if chunk < 1 or shape[0] < 1:
-        raise ValueError(f"chunk and the number of samples must be at least 1, got {chunk} and {shape[0]}")
-    if y is not None and len(y) != shape[0]:
-        raise ValueError(f"y must hold one label for each of the {shape[0]} samples, got {len(y)}")
-    if x_T is not None and x_T.shape != tuple(shape):
-        raise ValueError(f"x_T must have shape {tuple(shape)}, got {tuple(x_T.shape)}")
-    sizes = [min(chunk, shape[0] - start) for start in range(0, shape[0], chunk)]
-    labels, starts = (part.split(chunk) if part is not None else [None] * len(sizes) for part in (y, x_T))
-    total = len(sizes) * (steps if times is None else len(times) - 1)
-    made = []
-    with tqdm(total=total, desc="sampling", file=sys.stdout, mininterval=0.5, disable=not progress) as bar:
-        for size, some_y, start in zip(sizes, labels, starts, strict=True):
-            reverse = sampler(
-                net, diffusion, (size, *shape[1:]), steps,
-                y=some_y, clip=clip, x_T=start, times=times, device=device, generator=generator,
-            )  # fmt: skip
-            for step in reverse:
-                x = step.x
+    n = shape[0]
+    if chunk < 1 or n < 1:
+        raise ValueError(f"chunk and the number of samples must be at least 1, got {chunk} and {n}")
+    if y is not None and len(y) != n:
+        raise ValueError(f"y must hold one label for each of the {n} samples, got {len(y)}")
+    starts, made = range(0, n, chunk), []
+    with tqdm(desc="sampling", file=sys.stdout, mininterval=0.5, disable=not progress) as bar:
+        for start in starts:
+            some_y = None if y is None else y[start : start + chunk]
+            size = min(chunk, n - start)
+            for step in sampler(net, diffusion, (size, *shape[1:]), steps, y=some_y, generator=generator):
+                bar.total = len(starts) * step.n
                 bar.update()
-            made.append(x.cpu())
+            made.append(step.x.cpu())
     return torch.cat(made)

@@ -58,7 +58,6 @@ ROWS = [
     *((lambda n=n: next(ancestral_steps(net, D, (2, 1), n)), rf"lie in 1\.\.10.*got {n}") for n in (0, 11)),
     *((lambda times=times: next(ddim_steps(net, D, (2, 1), times=times)), "times must fall from") for times in TIMES),
     (lambda: next(ddim_steps(net, D, (2, 1), 5, x_T=X)), r"x_T must have shape \(2, 1\), got \(4, 1, 2, 2\)"),
-    (lambda: generate(net, D, (2, 1), 5, x_T=X), r"x_T must have shape \(2, 1\), got \(4, 1, 2, 2\)"),
     (lambda: generate(net, D, (2, 1), 5, chunk=0), "must be at least 1, got 0 and 2"),
     (lambda: generate(net, D, (2, 1), 5, y=T), "one label for each of the 2 samples, got 4"),
     (lambda: Guided(PLAIN, 2.0), "num_classes"),

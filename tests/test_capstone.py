@@ -15,7 +15,7 @@ from trainings import IMAGES, Clock, same, state_in
 from ddpm_course import capstone
 from ddpm_course.checks import judge, library
 from ddpm_course.data import ASSETS
-from ddpm_course.samplers import ancestral_steps, generate
+from ddpm_course.samplers import ancestral_steps, sample
 from ddpm_course.training import learning_rate, load_pretrained, loop
 from ddpm_course.training.step import EMA
 
@@ -72,8 +72,8 @@ def test_alone_the_file_samples_what_the_package_samples_and_trains(file):
     weights = ASSETS / "fashion_unet.safetensors"
     assert python("-I", "-c", ALONE, weights, cwd=file.parent) == "3 True\n"
     net, diffusion, _ = load_pretrained("cpu")
-    options = dict(times=[1000, 800, 600, 400, 200, 100, 0], y=torch.arange(2), generator=seeded(4), progress=False)
-    theirs = generate(net, diffusion, (2, 1, 28, 28), sampler=ancestral_steps, **options)
+    options = dict(times=[1000, 800, 600, 400, 200, 100, 0], y=torch.arange(2), generator=seeded(4))
+    theirs = sample(ancestral_steps(net, diffusion, (2, 1, 28, 28), **options), progress=False)
     mine = torch.load(file.parent / "drawn.pt", weights_only=True)
     assert (mine - theirs).abs().max() < 0.02  # float32, and at T rounding counts 20,000 times before it is clipped
     assert theirs.std() > 0.4

@@ -6,17 +6,20 @@ import io
 import random
 import re
 import sys
+import time
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from unittest.mock import Mock
 
 import nbformat
 import numpy as np
 import pytest
 import torch
+import typed
 from nbclient import NotebookClient
 
 from ddpm_course import checks, diffusion
-from ddpm_course.checks import running
+from ddpm_course.checks import traces
 
 CHECK = "q_sample = checks.q_sample(q_sample)"
 Q_SAMPLE = "def q_sample(schedule, x0, t, noise):\n    "
@@ -103,7 +106,7 @@ def test_the_process_and_the_cases_are_as_they_were():
         return x0
 
     def state():
-        return running._random_state(), torch.is_grad_enabled(), torch.get_default_dtype(), np.geterr()
+        return traces.random_state(), torch.is_grad_enabled(), torch.get_default_dtype(), np.geterr()
 
     before = state()
     for function in (vandal, right, wrong):
@@ -113,7 +116,7 @@ def test_the_process_and_the_cases_are_as_they_were():
         checks.q_sample(Mock(side_effect=KeyboardInterrupt()))
     assert state() == before
     for case, made_anew in zip(checks.q_sample.cases, checks.q_sample.exercise.make_cases(), strict=True):
-        assert running.same_argument(case.args, made_anew.args)
+        assert traces.same_argument(case.args, made_anew.args)
 
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
@@ -127,6 +130,122 @@ def test_any_grad_mode_and_default_dtype_will_do(mode):
             check.exercise.make_cases()
     finally:
         torch.set_default_dtype(torch.float32)
+
+
+X = "signal, sigma = schedule.q_coefficients(t, x0)\nx = signal * x0 + sigma * noise\n"
+TRAIN = "losses = []\nfor x0 in batches:\n    t = schedule.sample_t(len(x0), generator=generator)\n"
+TRAIN += "    noise = torch.randn(x0.shape, generator=generator)\n"
+TRAIN += "    losses.append(training_step(net, schedule, optimizer, x0, t, noise))\n"
+CHAIN = "xs = [x0]\nfor t in range(1, schedule.T + 1):\n    z = torch.randn(x0.shape, generator=g)\n"
+CHAIN += "    xs.append(q_step(schedule, xs[-1], t, z))\n"
+LOOP = "x = x_T\nwith torch.no_grad():\n    for t, s in pairwise(times):\n        told = torch.full((len(x),), t)\n"
+LOOP += (
+    "        x0 = estimate_x0(schedule, x, t, net(x, told))\n        z = torch.randn(x.shape, generator=generator)\n"
+)
+LOOP += "        x = posterior_step(schedule, x0, x, t, s, z, kind)\nreturn x"
+BLOCK = "x = torch.zeros_like(x) + x\ncode = block.scale_shift(embedding)[:, :, None, None]\n"
+BLOCK += (
+    "scale, shift = code.chunk(2, dim=1)\nh = block.norm2(block.conv1(F.silu(block.norm1(x)))) * (1 + scale) + shift\n"
+)
+BLOCK += "h = block.skip(x) + block.conv2(block.dropout(F.silu(h)))\n"
+LEFT_BEHIND = [  # answers whose results are right, and what is said of them
+    ("q_sample", "torch.manual_seed(0)\n" + X + "return x", "seeds the notebook's random numbers"),
+    ("q_sample", "np.random.seed(0)\nrandom.seed(0)\n" + X + "return x", "seeds the notebook's random numbers"),
+    ("q_sample", "torch.set_grad_enabled(False)\n" + X + "return x", "gradients on or off"),
+    ("q_sample", "torch.no_grad().__enter__()\n" + X + "return x", "gradients on or off"),
+    ("q_sample", X + "torch.set_default_dtype(torch.float64)\nreturn x", "default dtype"),
+    ("q_sample", X + "torch.set_default_device('meta')\nreturn x", "default device"),
+    ("q_sample", X + "torch.use_deterministic_algorithms(True)\nreturn x", "deterministic"),
+    ("residual_forward", BLOCK + "block.eval()\nreturn h", "leaves `block` in another mode"),
+    ("residual_forward", BLOCK + "block.requires_grad_(False)\nreturn h", "changes which weights of `block` are trained"),
+    ("training_loop", TRAIN + "net.eval()\nreturn losses", "leaves `net` in another mode"),
+    ("training_loop", TRAIN + "net.requires_grad_(False)\nreturn losses", "which weights of `net` are trained"),
+    ("training_loop", TRAIN + "optimizer.param_groups[0]['lr'] *= 0.1\nreturn losses", "`optimizer` in another state"),
+    ("diffuse", "g = generator\n" + CHAIN + "torch.randn(2, generator=g)\nreturn torch.stack(xs)", "draws more numbers"),
+    ("diffuse", "g = generator.clone_state()\n" + CHAIN + "return torch.stack(xs)", "never draws from the `generator`"),
+    ("diffuse", "g = torch.Generator().manual_seed(generator.initial_seed())\n" + CHAIN + "torch.rand(1, generator=generator)\n"
+     "return torch.stack(xs)", "draws fewer numbers"),
+    ("diffuse", "g = generator\n" + CHAIN + "generator.manual_seed(5)\nreturn torch.stack(xs)", "draws other numbers"),
+    ("ancestral_loop", LOOP, "draws more numbers"),
+    ("ancestral_loop", "times.append(0)\ntimes.pop()\ntimes.reverse()\ntimes = times[::-1]\n"
+     + LOOP.replace("(x.shape, generator=generator)", "(x.shape, generator=generator) if s else 0 * x"), "the list `times`"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "answer", "says"), LEFT_BEHIND)
+def test_what_a_right_result_leaves_behind_makes_it_wrong(name, answer, says):
+    verdict = typed.judge(name, answer)
+    assert (verdict.status, verdict.mistake, verdict.passed) == ("wrong", None, verdict.cases), verdict
+    assert verdict.text[0] == "The result is right." and re.search(says, " ".join(verdict.text)), verdict
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "with torch.random.fork_rng():\n    torch.manual_seed(0)\n"
+        + X.replace("signal,", "    signal,").replace("\nx", "\n    x")
+        + "return x",
+        "state = np.random.get_state()\nnp.random.seed(0)\nnp.random.set_state(state)\n" + X + "return x",
+        "torch.randn(3)\n" + X + "return x",
+        "with torch.no_grad(), torch.device('cpu'):\n    pass\n" + X + "return x",
+    ],
+)
+def test_what_an_answer_puts_back_itself_is_no_fault(answer):
+    assert typed.judge("q_sample", answer).solved
+
+
+# ---- functions that do not end
+
+
+@pytest.mark.parametrize(
+    "loop",
+    [
+        "while True: pass",
+        "while True:\n    try: x0 = x0 + 1\n    except: pass",
+        "for x in iter(int, 1):\n    try: len([1])\n    except Exception: pass\n    finally: len([2])",
+    ],
+)
+def test_a_loop_without_an_end_gets_a_sentence_in_any_thread(loop, monkeypatch):
+    monkeypatch.setattr(checks.judge, "AT_LEAST", 0.3)
+    endless = typed.typed("q_sample", loop + "\nreturn x0")
+    here = checks.q_sample.check(endless)
+    with ThreadPoolExecutor() as elsewhere:
+        there = elsewhere.submit(checks.q_sample.check, endless).result()
+    for verdict in (here, there):
+        assert verdict.problem == "raises" and verdict.text[0].endswith("Is there a loop that does not end?"), verdict
+    assert checks.q_sample.check(right).solved
+
+
+def test_waiting_is_not_computing(monkeypatch):
+    monkeypatch.setattr(checks.judge, "AT_LEAST", 0.3)
+    assert typed.judge("equal_t", "time.sleep(0.2)\nreturn int((schedule.alpha_bar > 0.5).sum())", time=time).solved
+
+
+@pytest.mark.parametrize(
+    ("cell", "solved"),
+    [
+        ("def q_sample(schedule, x0, t, noise):\n    return q_sample(schedule, x0, t, noise)", False),
+        ("def q_sample(*args):\n    return earlier(*args)\ndef earlier(*args):\n    return q_sample(*args)", False),
+        ("def mine(schedule, x0, t, noise):\n    return q_sample(schedule, x0, t, noise)\nq_sample = mine", False),
+        ("q_sample = functools.partial(lambda *args: q_sample(*args))", False),
+        ("class Mine:\n    def __call__(self, *args):\n        return q_sample(*args)\nq_sample = Mine()", False),
+        (  # one image at a time, down to none
+            "def q_sample(schedule, x0, t, noise):\n    t = torch.as_tensor(t).expand(len(x0))\n"
+            "    if len(x0) == 0:\n        return x0\n    a, b = schedule.q_coefficients(t[:1], x0[:1])\n"
+            "    rest = q_sample(schedule, x0[1:], t[1:], noise[1:])\n"
+            "    return torch.cat([a * x0[:1] + b * noise[:1], rest])",
+            True,
+        ),
+    ],
+)
+def test_a_function_finds_itself_under_its_own_name_as_it_will_after_the_check(cell, solved):
+    verdict = checks.q_sample.check(typed.typed("q_sample", cell, functools=functools))
+    assert verdict.solved == solved, verdict
+    assert solved or "calls your own function again, without an end" in verdict.text[0]
+    notebook = {"q_sample": checks.q_sample.reference, "right": right}
+    exec("answer = lambda *args: right(*args)", notebook)
+    assert checks.q_sample.check(notebook["answer"]).solved
+    assert notebook["q_sample"] is checks.q_sample.reference
 
 
 # ---- what is shown

@@ -16,7 +16,7 @@ from torch import nn
 
 from ddpm_course import checks
 from ddpm_course.checks.expected import expected
-from ddpm_course.checks.running import same_argument
+from ddpm_course.checks.traces import same_argument
 from ddpm_course.classroom import editions
 from ddpm_course.exercises import EXERCISES
 

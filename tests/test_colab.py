@@ -10,11 +10,10 @@ import lessons
 import pytest
 import torch
 
-from ddpm_course import capstone, checks, colab, data, metrics, plots, training
+from ddpm_course import capstone, checks, colab, data, plots, training
 from ddpm_course.checks import library
 from ddpm_course.classroom import editions
 from ddpm_course.diffusion import GaussianDiffusion
-from ddpm_course.plots.lesson06 import power_spectrum
 from ddpm_course.schedules import cosine_schedule
 from ddpm_course.unet import UNet
 
@@ -159,25 +158,3 @@ def test_no_cell_and_no_module_needs_a_shell_and_float64_is_made_on_the_cpu():
         for cell in lessons.read(edition, name).code:
             found = re.search(rf"^\s*[!%]|get_ipython|{SHELL}|{FLOAT64}", cell.source, re.MULTILINE)
             assert not found, f"{edition} {name}, {cell.id}: {found[0]}"
-
-
-class OnApple(torch.Tensor):
-    """A tensor that refuses to become float64 until it was asked to go to the CPU."""
-
-    @classmethod
-    def __torch_function__(cls, func, types, args=(), kwargs=None):
-        if func is torch.Tensor.cpu or (func is torch.Tensor.to and "cpu" in map(str, args)):
-            return args[0].as_subclass(torch.Tensor)
-        if func is torch.Tensor.double or any(a is torch.float64 for a in (*args, *(kwargs or {}).values())):
-            raise TypeError("Cannot convert a MPS Tensor to float64 dtype")
-        return super().__torch_function__(func, types, args, kwargs or {})
-
-
-def test_an_image_on_the_gpu_is_scored_and_drawn_without_float64():
-    """The calls that take samples wherever they are: widened on the CPU only, in the order that Apple's GPU needs."""
-    images = data.to_unit_range(data.load_images(limit=100)[0])
-    on_apple = images.as_subclass(OnApple)
-    with pytest.raises(TypeError, match="float64"):
-        on_apple.double()
-    for call in (power_spectrum, metrics.features):
-        assert torch.equal(call(on_apple), call(images))

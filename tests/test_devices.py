@@ -28,7 +28,7 @@ from ddpm_course.training.devices import mixed_precision
 from ddpm_course.training.step import EMA, Batches
 
 OTHER_BLOCKS = dict(
-    self_condition=True, attention=("linear", "full"), conv="standardised", time="add", middle="linear",
+    widths=(8, 16), self_condition=True, attention=("linear", "full"), conv="standardised", time="add", middle="linear",
     downsample="space_to_depth", upsample="transposed",
 )  # fmt: skip
 SHAPE = (4, 1, 8, 8)
@@ -80,12 +80,12 @@ def test_the_fake_gpu_objects_to_what_a_real_one_would_suffer_from():
             x + torch.randn(4, device="cpu")
 
 
-@pytest.mark.parametrize("variance", ["small", "large"])
-@pytest.mark.parametrize("predicts", ["noise", "x0", "v"])
-def test_formulas_stay_on_the_gpu(predicts, variance):
-    """Forward process, posterior, loss and samplers with a multiplication for a network, and terms of the bound."""
+@pytest.mark.parametrize("predicts, variance", [("noise", "small"), ("x0", "large"), ("v", "small")])
+@pytest.mark.parametrize("blocks", [{}, OTHER_BLOCKS], ids=["plain", "other"])
+def test_everything_stays_on_the_gpu(predicts, variance, blocks):
+    """Forward process, posterior, terms of the bound; batches, networks, losses, averages and samplers."""
     with fake_gpu(predicts, variance) as diffusion:
-        schedule, x0, noise = diffusion.schedule, torch.randn(SHAPE), torch.randn(SHAPE)
+        schedule, x0, noise, y = diffusion.schedule, torch.randn(SHAPE), torch.randn(SHAPE), torch.randint(0, 3, (4,))
         batch = {t: torch.full((4,), t) for t in (3, 7)}
         for t in (batch[7], schedule.sample_t(4, device="cuda"), 7):
             xt = q_sample(schedule, x0, t, noise)
@@ -99,29 +99,18 @@ def test_formulas_stay_on_the_gpu(predicts, variance):
             with pytest.raises(ValueError, match="t is on cpu but the data is on cuda"):
                 use(schedule, x0, t=elsewhere)
 
-        def net(x, t, y=None):
-            return 0.3 * x
-
-        assert_there(diffusion_loss(net, diffusion, x0), *(variational_term(net, diffusion, x0, t) for t in (7, 1)))
-        for make in (ancestral_steps, partial(ddim_steps, eta=0.5)):
-            for one in make(net, diffusion, SHAPE, 3, device="cuda"):
-                assert_there(one.x, one.x0)
-
-
-@pytest.mark.parametrize("blocks", [{}, OTHER_BLOCKS], ids=["plain", "other"])
-def test_networks_averages_and_batches_stay_on_the_gpu(blocks):
-    with fake_gpu() as diffusion:
-        net, x0, y = unet(widths=(8, 16), dropout=0.1, **blocks), torch.randn(SHAPE), torch.randint(0, 3, (4,))
+        net, images = unet(dropout=0.1, **blocks), torch.zeros(10, 1, 8, 8, dtype=torch.uint8)
+        for rows in itertools.islice(Batches(10, 4, "cuda", None), 3):
+            assert_there(rows, to_unit_range(images[rows]))
         for kind, labels in itertools.product(("l2", "l1", "huber"), (None, y)):
             assert_there(diffusion_loss(net, diffusion, x0, labels, kind))
-        ema, images, batches = EMA(net), torch.zeros(10, 1, 8, 8, dtype=torch.uint8), Batches(10, 4, "cuda", None)
+        assert_there(*(variational_term(net, diffusion, x0, t) for t in (7, 1)))
+        ema = EMA(net)
         ema.update(net)
         assert_there(*ema.net.parameters())
-        for rows in itertools.islice(batches, 3):
-            assert_there(rows, to_unit_range(images[rows]))
-        ancestral = ancestral_steps(net, diffusion, SHAPE, 3, y=y, x_T=x0)
-        for one in itertools.chain(ancestral, ddim_steps(Guided(net, 2.0), diffusion, SHAPE, 3, y=y)):
-            assert_there(one.x, one.x0)
+        for make, given in (ancestral_steps, net), (partial(ddim_steps, eta=0.5), Guided(net, 2.0)):
+            for one in make(given, diffusion, SHAPE, 3, y=y):
+                assert_there(one.x, one.x0)
 
 
 PULLS = ("aten::item", "aten::_local_scalar_dense", "aten::is_nonzero", "aten::nonzero", "aten::equal")

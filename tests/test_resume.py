@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from trainings import DIFFUSION, LABELS, Bomb, Clock, go, no_space, same, small, state_in, stop_at, unet, weights
+from trainings import DIFFUSION, LABELS, Bomb, Clock, go, no_space, same, small, state_in, stop_at
 
 from ddpm_course import files
 from ddpm_course.diffusion import GaussianDiffusion
@@ -157,22 +157,6 @@ def test_the_stop_button_in_any_moment(tmp_path, whole, monkeypatch, stop_button
     assert name != "fsync" or step == 20 or state_in(f"{path}.previous")["run"]["step"] == 5  # written once only
     go(checkpoint=path, save_minutes=9)
     assert same(state_in(path), whole)
-
-
-def test_the_scaler_of_half_precision_is_in_the_state(tmp_path, monkeypatch):
-    """The path of a T4 on the CPU. A growth interval of 4 steps makes the scale change on both sides of the stop."""
-    monkeypatch.setattr(one_step, "mixed_precision", lambda device: torch.float16)
-    scaler = torch.amp.GradScaler
-    monkeypatch.setattr(torch.amp, "GradScaler", lambda *a, **k: scaler(*a, **k, growth_interval=4, init_scale=64.0))
-
-    def dark(**options):
-        go(14, net=unet(), images=torch.zeros(8, 1, 8, 8).byte(), labels=LABELS[:8], **options)
-        return state_in(options["checkpoint"])
-
-    whole, scale = dark(checkpoint=tmp_path / "whole"), dark(checkpoint=tmp_path / "state", watch=stop_at(10))["scaler"]
-    assert scale["scale"] == 256.0 and scale["_growth_tracker"] == 2
-    again = dark(checkpoint=tmp_path / "state")
-    assert same(again, whole) and again["scaler"]["scale"] == 512.0
 
 
 @pytest.mark.parametrize("stopped_at, pace, seconds", [(50, 5.0, 375), (5, 0.5, 60)], ids=["planned", "measuring"])
@@ -315,17 +299,3 @@ def test_weights_that_explode_behind_a_finite_loss_are_noticed_at_once(tmp_path,
     with pytest.raises(FloatingPointError, match=f"the loss is nan {place}"):
         go(checkpoint=tmp_path / "state")
     assert spoilt == 3 or state_in(tmp_path / "state")["run"]["step"] == 10
-
-
-def test_compiling_leaves_ordinary_names_and_the_same_weights(tmp_path, monkeypatch):
-    """torch.compile with its "eager" back end, which needs no compiler: names in net, average and state are the plain
-    ones, and a run that began compiled goes on without."""
-    compiled, real = [], torch.compile
-    monkeypatch.setattr(torch, "compile", lambda net: (compiled.append(net), real(net, backend="eager"))[1])
-    plain = go(20)
-    assert compiled == []
-    assert [go(20, compile=True, checkpoint=tmp_path / "state", watch=stop_at(10)).net] == compiled
-    run = go(20, checkpoint=tmp_path / "state")
-    state = state_in(tmp_path / "state")
-    assert set(run.net.state_dict()) == set(run.ema.net.state_dict()) == set(state["net"]) == set(small().state_dict())
-    assert (weights(run.net) - weights(plain.net)).abs().max() < 1e-6

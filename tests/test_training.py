@@ -76,12 +76,9 @@ def test_minutes_buy_steps_at_the_measured_pace(monkeypatch, capsys, report_ever
 HICCUPS = {
     "the first steps are slow": lambda step: 3.0 if step <= 3 else 0.1,
     "a hiccup in the first seconds": lambda step: 4.0 if step in (5, 6) else 0.1,
-    "busy for as long as the measuring lasts": lambda step: 0.5 if step < 40 else 0.1,
     "quiet at first, then slow": lambda step: 0.1 if step < 150 else 0.2,
-    "slower and slower": lambda step: 0.1 * (1 + step / 1000),
     "slow at the end": lambda step: 0.1 if step < 1500 else 0.3,
     "every fifth step is slow": lambda step: 0.6 if step % 5 == 0 else 0.1,
-    "faster in the end": lambda step: 0.2 if step < 500 else 0.1,
     "a pause in the middle": lambda step: 30.0 if step == 1000 else 0.1,
     "steps of two seconds": lambda step: 2.0,
     "a fast machine": lambda step: 0.001 if step < 100_000 else 0.0012,
@@ -197,27 +194,25 @@ def test_images_come_scaled_beside_their_labels_of_which_some_become_the_null_cl
 def test_one_seed_one_training_whoever_watches():
     """Watched by the lessons' own LiveTraining, and by one that draws from the global generator and from the network;
     with labels as files have them, in small integers. Dropout stays on, whatever mode the watcher leaves behind."""
-    modes = []
 
     def run(watch=None, labels=LABELS, seed=0):
-        net = unet()  # the average, a copy of it, has the hook too
-        net.stem.register_forward_pre_hook(lambda stem, _: modes.append(stem.training) if stem is net.stem else None)
-        trained = go(8, net=net, labels=labels, report_every=2, watch=watch, seed=seed)
+        trained = go(8, net=unet(), labels=labels, report_every=2, watch=watch, seed=seed)
         return [weights(trained.net), weights(trained.ema.net)], trained.losses
 
     def greedy(run):
         torch.randn(7)
         for make in (ancestral_steps, ddim_steps):
             sample(make(run.ema.net, DIFFUSION, (2, 1, 8, 8), 3), progress=False)
-        run.net.eval()
 
     live = LiveTraining(DIFFUSION, (1, 8, 8), torch.tensor([0, 1, 2]), previews=3)
     plain, losses = run()
     for again in (run(watch=greedy), run(watch=live), run(labels=LABELS.to(torch.uint8))):
         assert again[1] == losses and all(map(torch.equal, again[0], plain))
-    assert len(modes) == 32 and all(modes)
     assert [step for step, _ in live.grids] == [2, 4, 8]  # most happens at the start
     assert not torch.equal(run(seed=1)[0][0], plain[0])
+    assert torch.equal(
+        *(weights(go(8, report_every=2, watch=watch).net) for watch in (None, lambda run: run.net.eval()))
+    )
 
 
 MISFITS = [
@@ -319,43 +314,19 @@ def test_a_failing_write_leaves_the_old_checkpoint(tmp_path, monkeypatch, fsync,
     assert [p.name for p in tmp_path.iterdir()] == ["model.safetensors"]
 
 
-def test_the_command_line_trains_and_saves(tmp_path, monkeypatch, capsys):
-    """Typed again after an interruption, here at the third step, the same line goes on and leaves the same network."""
+def test_the_command_line_trains_and_saves(tmp_path):
     for i in range(20):
         folder = tmp_path / "images" / "ab"[i % 2]
         folder.mkdir(parents=True, exist_ok=True)
         Image.new("L", (20, 17 + i), 10 * i).save(folder / f"{i}.png")
     options = ["--data", "images", "--size", "16", "--steps", "500", "--widths", "8", "16", "--checkpoint", "state"]
     command = ["-m", "ddpm_course.training", *options, "--out", "model"]
-    out = python(*command, cwd=tmp_path, DDPM_COURSE_FAST="1", HF_HOME=str(tmp_path / "cache"))
-    assert "fast mode: 6 steps" in out
+    for told in ("fast mode: 6 steps", "nothing is left to do"):
+        assert told in python(*command, cwd=tmp_path, DDPM_COURSE_FAST="1", HF_HOME=str(tmp_path / "cache"))
     net, gaussian, about = load_checkpoint(tmp_path / "model", "cpu")
     assert about["command"] == "python " + " ".join(command) and about["images_shape"] == [20, 1, 16, 16]
     assert about["steps"] == 6 and math.isfinite(about["loss"]) and about["seconds"] >= 0
     assert net.num_classes == 2 and gaussian.predicts == "v" and gaussian.schedule.T == 1000
-
-    def pressed(step, *plan):
-        if step == 3:
-            raise KeyboardInterrupt
-        return learning_rate(step, *plan)
-
-    def type_in(name):
-        monkeypatch.setattr(sys, "argv", ["training", *options, "--out", name])
-        __main__.main()
-        return capsys.readouterr().out
-
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("DDPM_COURSE_FAST", "1")
-    assert "nothing is left to do" in type_in("model")
-    Path("state").rename("state of another process")  # whose last digits may differ
-    assert "fast mode: 6 steps" in type_in("whole")
-    Path("state").rename("state of the whole")
-    with monkeypatch.context() as patch:
-        patch.setattr(loop, "learning_rate", pressed)
-        assert "stopped after 3 steps" in type_in("again")
-    assert "going on from state: step 3 of 6" in type_in("again")
-    whole, again = load_checkpoint("whole", "cpu"), load_checkpoint("again", "cpu")
-    assert torch.equal(weights(whole[0]), weights(again[0])) and whole[2]["loss"] == again[2]["loss"]
 
 
 IMPOSSIBLE = [

@@ -34,7 +34,7 @@ def compare(outcome: Outcome, expected: Any, case: Case, tolerance: float, any_f
     several, expected = isinstance(expected, list | tuple), _joined(expected)
     everything = torch.ones(expected.shape if isinstance(expected, Tensor) else (), dtype=torch.bool)
     if outcome.error is not None:
-        return Comparison("raises", f"{_capital(outcome.complaint)} ({case.label}).", everything)
+        return Comparison("raises", sentence(outcome, case), everything)
     if outcome.value is None:
         return Comparison("none", "It returns None: is there a `return`?", everything)
     got, complaint = _several(outcome.value, expected) if several else _as_tensor(outcome.value, expected)
@@ -69,6 +69,12 @@ def compare(outcome: Outcome, expected: Any, case: Case, tolerance: float, any_f
     if isinstance(expected, Tensor) and got.dtype not in fine:
         return Comparison("dtype", _dtype_sentence(got.dtype, want.dtype), everything)
     return Comparison("", "", wrong)
+
+
+def sentence(outcome: Outcome, case: Case) -> str:
+    """What a call raised, and on which case."""
+    what, stop, question = outcome.complaint.partition(". Is ")
+    return f"{_capital(what)} ({case.label}).{stop[1:]}{question}"
 
 
 def _compare_parts(outcome: Outcome, expected: dict, case: Case, tolerance: float, any_float: bool) -> Comparison:

@@ -3,6 +3,7 @@
 import inspect
 import types
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
@@ -79,21 +80,73 @@ def locate(
         if drew:
             text.append("It draws random numbers of its own: everything random comes in through the arguments.")
     returned = [outcome for outcome in outcomes if outcome.error is None]
-    if returned and all(outcome.idle_generator for outcome in returned):
+    if returned and all("generator" in outcome.unused for outcome in returned):
         text.append("It never draws from the `generator` it is given.")
     if leaned := notebook_variables(function):
         text.append(f"It reads {_quoted(leaned)} from the notebook: take everything from the arguments.")
     return problem, text
 
 
-def side_effect(outcomes: list[Outcome]) -> list[str]:
-    """A sentence if a call changed one of its arguments."""
-    changed = list(dict.fromkeys(name for outcome in outcomes for name in outcome.changed))
-    if not changed:
-        return []
-    if "schedule" in changed:
-        return ["It changes the tables of `schedule`, which every later step reads: work on a copy."]
-    return [f"It changes {_quoted(changed)} in place, which belongs to the caller: write y = x * 2, not x *= 2."]
+CHANGED = {  # how an argument may be found changed (`traces.difference`), and what is said of it
+    "tables": "It changes the tables of {}, which every later step reads: work on a copy.",
+    "values": "It changes {} in place, which belongs to the caller: write y = x * 2, not x *= 2.",
+    "entries": "It changes the list {}, which belongs to the caller: work on a copy, list(...).",
+    "weights": "It changes the weights of {}, which belongs to the caller.",
+    "mode": "It leaves {} in another mode than it came in: what .eval() and .train() set holds for later cells too.",
+    "frozen": "It changes which weights of {} are trained (requires_grad), in every later cell too.",
+}
+LEFT = {  # settings of the process (`traces.Traces`)
+    "seed": "It seeds the notebook's random numbers: later cells draw the same ones every time. Leave out the seed.",
+    "gradients": "It switches gradients on or off for every cell after it: `with torch.no_grad():` puts back what was.",
+    "dtype": "It leaves a default dtype in which every later cell makes its tensors: name it where you make one.",
+    "device": "It leaves a default device on which every later cell makes its tensors: name it where you make one.",
+    "deterministic": "It leaves torch.use_deterministic_algorithms changed for every cell after it.",
+}
+
+
+def left_behind(known: Expected, outcomes: list[Outcome], right: bool) -> list[str]:
+    """A sentence for everything that the calls left changed and a right answer does not.
+
+    right: the results are; only then do generators and optimizers have to be in the state of a right answer's
+    """
+    changed: dict[str, list[str]] = {}
+    for name, how in dict.fromkeys(item for outcome in outcomes for item in outcome.changed.items()):
+        changed.setdefault(how, []).append(name)
+    text = [CHANGED[how].format(_quoted(names)) for how, names in changed.items()]
+    text += [LEFT[name] for name in LEFT if any(name in outcome.left for outcome in outcomes)]
+    if right and not text:
+        for i, outcome in enumerate(outcomes):
+            states = known.outcome(known.exercise.reference, i).states
+            for name, state in outcome.states.items():
+                if complaint := _state_complaint(name, state, states[name]):
+                    idle = all(name in outcome.unused for outcome in outcomes)
+                    return (
+                        [f"It never draws from the `{name}` it is given, but from another one."]
+                        if idle
+                        else [complaint]
+                    )
+    return text
+
+
+def _state_complaint(name: str, got: Any, want: Any) -> str | None:
+    """What is wrong with the state in which a call leaves a generator or an optimizer."""
+    if got == want:
+        return None
+    if not isinstance(got, bytes):
+        return f"It leaves `{name}` in another state than training with it does: take the one that is given, as it is."
+    for word, later, earlier in (("more", got, want), ("fewer", want, got)):
+        following, first = _draws(earlier, 5000), _draws(later, 4)
+        if len(ahead := (following.unfold(0, 4, 1) == first).all(1).nonzero()):
+            says = f"It draws {word} numbers from `{name}` than it should: whatever draws from it next gets others."
+            return says if ahead[0] > 0 else None  # at 0 only half of a pair of normal numbers is left
+    return f"It draws other numbers from `{name}` than it should: whatever draws from it next gets others."
+
+
+def _draws(state: bytes, n: int) -> torch.Tensor:
+    """The next numbers of a generator in this state."""
+    generator = torch.Generator(device="cpu")
+    generator.set_state(torch.frombuffer(bytearray(state), dtype=torch.uint8))
+    return torch.rand(n, generator=generator, dtype=torch.float32, device="cpu")
 
 
 def printed(outcomes: list[Outcome]) -> list[str]:

@@ -21,6 +21,11 @@ class Expected:
         """The right results, one a case."""
         return [self.outcome(self.exercise.reference, i).value for i in range(len(self.exercise.cases))]
 
+    @property
+    def seconds(self) -> float:
+        """What the right answer takes to compute on all cases."""
+        return sum(self.outcome(self.exercise.reference, i).seconds for i in range(len(self.exercise.cases)))
+
     def outcome(self, function: Callable, i: int) -> Outcome:
         """What the right answer, or a variant of a mistake, does on case i."""
         if (function, i) not in self._outcomes:

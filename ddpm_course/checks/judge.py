@@ -12,9 +12,12 @@ from typing import Any
 from ..exercises.written import Exercise
 from ..schedules import Schedule
 from . import diagnosis
-from .comparing import compare
+from .comparing import compare, sentence
 from .expected import expected
+from .limits import TooLong
 from .running import Outcome, home, run
+
+AT_LEAST, AS_OFTEN = 5, 50  # seconds of computing that every check gives, and for each second of the course's function
 
 
 @dataclass
@@ -53,25 +56,31 @@ def check(exercise: Exercise, function: Any, schedule_class: type = Schedule) ->
         return Verdict("wrong", [f"`{exercise.name}` is {function!r:.60}, not a function."], problem="type")
     if complaint := _signature_complaint(exercise, function):
         return Verdict("wrong", [complaint], problem="signature")
-    outcomes = [run(function, case, exercise.arguments, schedule_class) for case in exercise.cases]
+    known, outcomes = expected(exercise), []
+    seconds = AT_LEAST + AS_OFTEN * known.seconds
+    for case in exercise.cases:
+        outcome = run(function, case, exercise.arguments, schedule_class, bound_to=exercise.name, seconds=seconds)
+        if isinstance(outcome.error, TooLong):
+            return Verdict("wrong", [sentence(outcome, case)], problem="raises", cases=len(exercise.cases))
+        seconds -= outcome.seconds
+        outcomes.append(outcome)
     if all(isinstance(outcome.error, NotImplementedError) for outcome in outcomes) or _is_empty(function):
         return Verdict("not attempted", [f"Begin here: {exercise.first}"])
 
-    known = expected(exercise)
     comparisons = [
         compare(outcome, value, case, exercise.tolerance, exercise.any_float)
         for outcome, value, case in zip(outcomes, known.values, exercise.cases, strict=True)
     ]
     problems = {comparison.problem for comparison in comparisons}
-    side_effect = diagnosis.side_effect(outcomes)
-    comparable = not side_effect and problems <= {"", "values", "shape"}
+    left_behind = diagnosis.left_behind(known, outcomes, right=problems == {""})
+    comparable = not left_behind and problems <= {"", "values", "shape"}
     if exercise.aim and comparable and (verdict := _by_aim(exercise, outcomes)):
         return verdict
     passed, n = sum(not c.problem for c in comparisons), len(comparisons)
-    if passed == n and not side_effect:
+    if passed == n and not left_behind:
         return _solved(n, f"{n} of {n}", diagnosis.printed(outcomes))
     other = diagnosis.matching(exercise.alternatives, known, outcomes)
-    if other and not side_effect and "dtype" not in problems:
+    if other and not left_behind and "dtype" not in problems:
         return _solved(n, f"All {n}", other.says.splitlines())
 
     named = diagnosis.name_mistake(known, outcomes, comparisons) if passed < n else None
@@ -82,7 +91,7 @@ def check(exercise: Exercise, function: Any, schedule_class: type = Schedule) ->
         problem, text = diagnosis.locate(known, function, outcomes, comparisons)
     else:
         problem, text = "changed", ["The result is right."]
-    text += [*side_effect, *diagnosis.printed(outcomes)]
+    text += [*left_behind, *diagnosis.printed(outcomes)]
     return Verdict("wrong", text, mistake, problem, passed=passed, cases=n)
 
 

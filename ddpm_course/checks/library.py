@@ -21,7 +21,7 @@ from ..exercises.written import Exercise
 from ..files import write_atomically
 from . import judge
 from .entries import CannotSave, entry
-from .running import untouched
+from .traces import untouched
 
 HEADER = '''"""My DDPM: the functions I wrote in the course's exercises, each of them checked.
 

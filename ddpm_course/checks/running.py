@@ -1,7 +1,7 @@
 """Runs a student's function on one case and leaves no trace: the ground under every check.
 
-Arguments are made anew for each call, and the process's random state, grad mode and default dtype are put
-back. What the call did besides returning a value (raise, draw numbers, change an argument) is recorded.
+Arguments are made anew for each call, and what belongs to the process is put back (`traces`). What the call did besides
+returning a value (raise, draw numbers, change an argument) is recorded.
 """
 
 import contextlib
@@ -10,19 +10,20 @@ import functools
 import inspect
 import io
 import os
-import random
+import time
 import traceback
 import types
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 
 from ..exercises.records import Betas, Case, Seed
 from ..schedules import Schedule
+from .limits import TooLong, at_most
+from .traces import difference, state_of, traces, untouched
 
 
 @dataclass
@@ -32,71 +33,84 @@ class Outcome:
     value: Any = None
     error: BaseException | None = None
     where: str | None = None  # "line 3 of your cell", if the error passed through the student's code
-    changed: tuple[str, ...] = ()  # names of the arguments that are not as they were
+    endless: str | None = None  # its name in the notebook, if it called itself until Python gave up
+    changed: dict[str, str] = field(default_factory=dict)  # arguments that are not as they were, and how: `difference`
     drew: bool = False  # did it take from the global random state?
-    idle_generator: bool = False  # was it given a generator and never used it?
+    left: tuple[str, ...] = ()  # settings of the process that are not as they were
+    states: dict[str, Any] = field(default_factory=dict)  # of generators and optimizers, after the call
+    unused: tuple[str, ...] = ()  # the names of those that are in the state they came in
     printed: str = ""
+    seconds: float = 0.0  # of computing
 
     @property
     def complaint(self) -> str:
         """The error in one line, with the student's line number where there is one."""
+        where = self.where or "your function"
+        if isinstance(self.error, TooLong):
+            return (
+                f"{where} was still running after {self.seconds:.0f} s of computing. Is there a loop that does not end?"
+            )
+        if self.endless:
+            return f"{where} calls your own function again, without an end: `{self.endless}` means it from now on"
         lines = str(self.error).strip().splitlines()
         message = f": {lines[0][:200]}" if lines and self.error.args != (None,) else ""
-        return f"{self.where or 'your function'} raises {type(self.error).__name__}{message}"
+        return f"{where} raises {type(self.error).__name__}{message}"
 
 
-def run(function: Callable, case: Case, names: tuple[str, ...], schedule_class: type = Schedule) -> Outcome:
-    """Call function on a case. Only KeyboardInterrupt gets out."""
+def run(
+    function: Callable,
+    case: Case,
+    names: tuple[str, ...],
+    schedule_class: type = Schedule,
+    *,
+    bound_to: str | None = None,
+    seconds: float = float("inf"),
+) -> Outcome:
+    """Call function on a case, in one thread: more are slower on small tensors. Only KeyboardInterrupt gets out.
+
+    bound_to: the name that the notebook will have for the function, and that it has during the call
+    seconds:  of computing, after which the function is ended
+    """
     args, before = (_fresh(case.args, schedule_class) for _ in range(2))
-    outcome, printed = Outcome(), io.StringIO()
-    with untouched(), warnings.catch_warnings():
+    outcome, printed, start = Outcome(), io.StringIO(), time.process_time()
+    with untouched(), warnings.catch_warnings(), _bound(function, bound_to), traces() as found:
         warnings.simplefilter("ignore")  # a warning goes to standard error, and nbgrader gives 0 for that
-        _seed()
-        start = _random_state()
+        torch.set_num_threads(1)
         try:
-            with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(io.StringIO()):
+            ended = at_most(seconds) if seconds < float("inf") else contextlib.nullcontext()
+            with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(io.StringIO()), ended:
                 value = case.use(function, *args) if case.use else function(*args)
                 outcome.value = value if value is None or case.result is None else case.result(args, value)
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # SystemExit too: a student's exit() must not end the kernel
             outcome.where = _where(error.__traceback__, function)
+            if isinstance(error, RecursionError) and _calls_itself(error.__traceback__, function):
+                outcome.endless = bound_to
             outcome.error = error.with_traceback(None)  # frames would keep the tensors of this call alive
-        outcome.drew = _random_state() != start
-    outcome.printed = printed.getvalue()
-    outcome.changed = tuple(
-        name
-        for name, a, b in zip(names, args, before, strict=False)
-        if name not in case.may_change and not same_argument(a, b)
-    )
-    generators = [(a, b) for a, b in zip(args, before, strict=True) if isinstance(a, torch.Generator)]
-    outcome.idle_generator = any(torch.equal(a.get_state(), b.get_state()) for a, b in generators)
+        outcome.seconds = time.process_time() - start
+    outcome.printed, outcome.drew, outcome.left = printed.getvalue(), found.drew, found.left
+    for name, old, new in zip(names, before, args, strict=False):
+        if how := difference(old, new, name in case.may_change):
+            outcome.changed[name] = how
+        if (state := state_of(new)) is not None:
+            outcome.states[name] = state
+            outcome.unused += (name,) * (state == state_of(old))
     return outcome
 
 
 @contextlib.contextmanager
-def untouched() -> Iterator[None]:
-    """Put back what a function could change in the process: random states, grad mode, default dtype and device."""
-    torch_state, numpy_state, python_state = torch.get_rng_state(), np.random.get_state(), random.getstate()
-    cuda_states = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
-    grad, dtype, device = torch.is_grad_enabled(), torch.get_default_dtype(), torch.get_default_device()
-    deterministic = torch.are_deterministic_algorithms_enabled()
-    errors = np.geterr()
+def _bound(function: Callable, name: str | None) -> Iterator[None]:
+    """Let the notebook's `name` mean the function, as it will once the check has returned it."""
+    wrote = home(function) if name else None
+    namespace = wrote.__globals__ if wrote else {}
+    before = {name: namespace[name]} if name in namespace else {}
+    namespace[name] = function
     try:
         yield
     finally:
-        torch.set_rng_state(torch_state)
-        np.random.set_state(numpy_state)
-        random.setstate(python_state)
-        if cuda_states is not None:
-            torch.cuda.set_rng_state_all(cuda_states)
-        torch.set_grad_enabled(grad)
-        torch.set_default_dtype(dtype)
-        if torch.get_default_device() != device:
-            torch.set_default_device(device)
-        if torch.are_deterministic_algorithms_enabled() != deterministic:
-            torch.use_deterministic_algorithms(deterministic)
-        np.seterr(**errors)
+        namespace.pop(name, None)
+        namespace.update(before)
 
 
 def home(function: Callable) -> types.FunctionType | None:
@@ -142,33 +156,9 @@ def _fresh(args: tuple, schedule_class: type) -> tuple:
     return tuple(new(value) for value in args)
 
 
-def same_argument(a: Any, b: Any) -> bool:
-    """Are two arguments alike: the same values in tensors, tables, and weights; the same mode of a network?"""
-    if isinstance(a, torch.Tensor) or isinstance(b, torch.Tensor):
-        if type(a) is not type(b):
-            return False
-        return a.shape == b.shape and a.dtype == b.dtype and torch.equal(a, b)
-    if isinstance(a, torch.nn.Module):
-        mine, theirs = a.state_dict(), b.state_dict()
-        same = mine.keys() == theirs.keys() and all(same_argument(mine[name], theirs[name]) for name in mine)
-        return same and [m.training for m in a.modules()] == [m.training for m in b.modules()]
-    if isinstance(a, list | tuple):
-        return len(a) == len(b) and all(map(same_argument, a, b))
-    if hasattr(a, "alpha_bar"):  # a schedule: its tables are what everything else is made from
-        return a.T == b.T and all(same_argument(getattr(a, n), getattr(b, n)) for n in ("beta", "alpha", "alpha_bar"))
-    return True
-
-
-def _seed() -> None:
-    """The same global random state before every call, so that a function that draws from it can be recognised."""
-    torch.default_generator.manual_seed(0)  # torch.manual_seed would queue a call for a GPU that is not up yet
-    np.random.seed(0)
-    random.seed(0)
-
-
-def _random_state() -> tuple:
-    name, keys, position, *rest = np.random.get_state()
-    return torch.get_rng_state().numpy().tobytes(), keys.tobytes(), position, *rest, random.getstate()
+def _calls_itself(trace: types.TracebackType | None, function: Callable) -> bool:
+    code = getattr(home(function), "__code__", None)
+    return sum(frame.f_code is code for frame, _ in traceback.walk_tb(trace)) > 10
 
 
 def _where(trace: types.TracebackType | None, function: Callable) -> str | None:

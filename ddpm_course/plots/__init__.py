@@ -5,6 +5,7 @@ Colours are Okabe and Ito's, which colour-blind readers can tell apart. What sev
 curves and live; what one lesson draws is in a module of its name.
 """
 
+# ruff: noqa: F401 - imported for the lessons, which call them all by this name
 from .base import COLORS, STYLE, as_jpeg, finish, in_few_greys, style
 from .curves import density_panels, heatmap_with_paths, histograms, lines, scatters
 from .describing import Picture, describe
@@ -17,15 +18,3 @@ from .lesson05 import best_guesses, bits_against_std
 from .lesson06 import descent, power_spectrum, spectra, variances
 from .lesson08 import bias_curves, class_bars, gaussian_pairs, rate_and_distortion
 from .live import LiveTraining, curve_with_samples
-
-__all__ = ["COLORS", "STYLE", "Picture", "as_jpeg", "describe", "finish", "in_few_greys", "style"]
-__all__ += ["density_panels", "heatmap_with_paths", "histograms", "lines", "scatters"]
-__all__ += ["animate", "as_pixels", "show_images", "show_rows", "tile"]
-__all__ += ["LiveTraining", "curve_with_samples"]
-__all__ += ["paths_and_drift"]
-__all__ += ["cumulative_shares", "images_with_values", "paths", "signal_and_noise", "sum_of_noises", "walk_and_jump"]
-__all__ += ["over_t_and_log_snr", "schedule_curves", "scores", "shares_below", "work_and_steps"]
-__all__ += ["ablations", "codes_and_gram", "maps", "time_and_memory", "unet_diagram"]
-__all__ += ["best_guesses", "bits_against_std"]
-__all__ += ["descent", "power_spectrum", "spectra", "variances"]
-__all__ += ["bias_curves", "class_bars", "gaussian_pairs", "rate_and_distortion"]

@@ -2,10 +2,12 @@
 
 import base64
 import io
+from collections.abc import Iterable, Sequence
 from contextlib import contextmanager
 
 import matplotlib.pyplot as plt
 from IPython import get_ipython
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -37,9 +39,19 @@ STYLE = {
 
 @contextmanager
 def style():
-    """The course's look, for a figure of your own: `with plots.style(): fig, ax = plt.subplots()`."""
+    """The course's look, for a figure of your own: `with plots.style(): fig, ax = plt.subplots()`; or a decorator."""
     with plt.rc_context(STYLE):
         yield
+
+
+def panels(titles: Iterable[str], height: float, *, ylabel: str = "", **shared) -> tuple[Figure, Sequence[Axes]]:
+    """One panel a title, side by side, the first with `ylabel`; `shared` is what `plt.subplots` takes besides."""
+    titles = list(titles)
+    figure, axes = plt.subplots(1, len(titles), figsize=(7.5, height), squeeze=False, **shared)
+    for ax, title in zip(axes[0], titles, strict=True):
+        ax.set_title(title, fontsize=10)
+    axes[0, 0].set_ylabel(ylabel)
+    return figure, axes[0]
 
 
 def finish(figure: Figure, summary: str = "") -> Figure:
@@ -65,9 +77,9 @@ def in_colors(figure: Figure, levels: int) -> Picture:
     return Picture(base64.b64encode(small.getvalue()).decode(), "png", describe(figure))
 
 
-def in_few_greys(figure: Figure, levels: int = 24) -> Picture:
+def in_few_greys(figure: Figure) -> Picture:
     """A figure full of small grey images in half the bytes, shown at once; 24 greys are enough for samples."""
-    return in_colors(figure, levels)
+    return in_colors(figure, 24)
 
 
 def as_jpeg(figure: Figure, quality: int = 50) -> Picture:

@@ -3,6 +3,8 @@
 import base64
 import io
 from collections.abc import Sequence
+from itertools import zip_longest
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -64,6 +66,7 @@ def show_rows(
     return _grid(rows, labels, names, title=title, width=width, alt=alt)
 
 
+@style()
 def _grid(
     rows: Sequence[Tensor],
     above: Sequence[Sequence[str] | None] | None = None,
@@ -82,37 +85,31 @@ def _grid(
     rows = [as_pixels(row) for row in rows]
     rows = [row.repeat_interleave(k, 2).repeat_interleave(k, 3) for row in rows if (k := side // row.shape[-1])]
     tiles = [tile(row, columns) for row in rows]
-    across = max(t.shape[1] for t in tiles)
+    across = max(picture.shape[1] for picture in tiles)
     points = 72 * width * (columns / (columns + 1) if names else 1) / across  # of print, one pixel
-    line = round(13 / points) + 1 if above is not None else 0  # pixels that a line of text takes
-    parts, middles, tops = [], [], []
-    height = 0
-    for r, picture in enumerate(tiles):
-        lead = line if above is not None and above[r] is not None else 0
-        blank = np.full((picture.shape[0] + lead, across, 3), 250, dtype=np.uint8)
-        blank[lead:, : picture.shape[1]] = picture
-        parts.append(blank)
-        tops.append(height + lead)
-        middles.append(height + lead + picture.shape[0] / 2)
-        height += len(blank)
-    with style():
-        figure, ax = plt.subplots(figsize=(width, points * height / 72 + 0.3 * bool(title)))
-        ax.imshow(np.concatenate(parts))
-        ax.axis("off")
-        for name, middle in zip(names, middles, strict=False):
-            ax.text(-6 / points, middle, name, ha="right", va="center", fontsize=10)
-        for texts, top, picture in zip(above or (), tops, tiles, strict=False):
-            cell = picture.shape[1] / columns
-            for i, text in enumerate(texts or ()):
-                ax.text((i + 0.5) * cell, top - 1 / points, text, ha="center", va="bottom", fontsize=9)
-        if title:
-            figure.suptitle(title, fontsize=11)
+    line = round(13 / points) + 1  # pixels that a line of text takes
+    figure, ax = plt.subplots()
+    parts, top = [], 0
+    for picture, name, texts in zip_longest(tiles, names, above or ()):
+        lead = line if texts else 0
+        top += lead
+        parts.append(np.pad(picture, ((lead, 0), (0, across - picture.shape[1]), (0, 0)), constant_values=250))
+        ax.text(-6 / points, top + len(picture) / 2, name or "", ha="right", va="center", fontsize=10)
+        for i, text in enumerate(texts or ()):
+            middle = (i + 0.5) * picture.shape[1] / columns
+            ax.text(middle, top - 1 / points, text, ha="center", va="bottom", fontsize=9)
+        top += len(picture)
+    ax.imshow(np.concatenate(parts))
+    ax.axis("off")
+    figure.set_size_inches(width, points * top / 72 + 0.3 * bool(title))
+    if title:
+        figure.suptitle(title, fontsize=11)
     return finish(figure, alt + ". " * bool(alt) + layout(rows, above, names))
 
 
 def layout(rows: Sequence[Tensor], above: Sequence[Sequence[str] | None] | None, names: Sequence[str]) -> str:
     """How many pictures stand where, in words: rows of images (N, C, H, W), labels above them, names of the rows."""
-    count, columns = sum(len(row) for row in rows), len(rows[0])
+    count, columns = sum(map(len, rows)), len(rows[0])
     pictures = "one picture" if count == 1 else f"{count} pictures"
     text = f"{pictures} in {len(rows)} rows of {columns}" if len(rows) > 1 else f"{pictures} in a row"
     if any(names):
@@ -122,22 +119,18 @@ def layout(rows: Sequence[Tensor], above: Sequence[Sequence[str] | None] | None,
     return text[0].upper() + text[1:]
 
 
-def animate(
-    frames: Sequence[Tensor], *, columns: int = 8, seconds: float = 4.0, zoom: int = 3, path=None, alt: str = ""
-) -> Picture:
+def animate(frames: Sequence[Tensor], *, columns: int = 8, zoom: int = 3, path=None, alt: str = "") -> Picture:
     """An animated GIF, shown in the page: each frame a batch of images (N, C, H, W). Also saved to `path`, if given.
 
-    The last frame stays for a second and a half. A GIF plays wherever a page shows pictures, with no scripts. It is
-    stored in the images' own size, which keeps notebooks small; the page enlarges it `zoom` times.
+    It takes four seconds, and the last frame stays for one and a half. A GIF plays wherever a page shows pictures, with
+    no scripts. It is stored in the images' own size, which keeps notebooks small; the page enlarges it `zoom` times.
     """
     grey = frames[0].shape[1] == 1  # a third of the file
     pictures = [Image.fromarray(tile(frame, columns)).convert("L" if grey else "RGB") for frame in frames]
-    pause = max(20, round(1000 * seconds / len(pictures)))
+    durations = [max(20, round(4000 / len(pictures)))] * (len(pictures) - 1) + [1500]
     file = io.BytesIO()
-    durations = [pause] * (len(pictures) - 1) + [1500]
     pictures[0].save(file, "gif", save_all=True, append_images=pictures[1:], duration=durations, loop=0)
     if path is not None:
-        with open(path, "wb") as f:
-            f.write(file.getvalue())
+        Path(path).write_bytes(file.getvalue())
     look = f'width="{pictures[0].width * zoom}" style="image-rendering: pixelated; max-width: 100%"'
     return Picture(base64.b64encode(file.getvalue()).decode(), "gif", alt or "An animation.", look)
