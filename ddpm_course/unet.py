@@ -6,6 +6,7 @@ resolution. Both are keywords of `UNet`, and so is every other choice that lesso
 the blocks themselves are in blocks.py.
 """
 
+import operator
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -74,11 +75,12 @@ class UNet(nn.Module):
         self_condition: bool = False,
     ):
         super().__init__()
-        channels, widths = int(channels), tuple(map(int, widths))  # tensors and NumPy's numbers have no place in a file
-        num_classes = None if num_classes is None else int(num_classes)
+        channels, blocks, patch = _whole(channels=channels, blocks=blocks, patch=patch)
+        heads, *widths = _whole(heads=heads, **{f"widths[{i}]": width for i, width in enumerate(widths)})
+        widths, num_classes = tuple(widths), None if num_classes is None else _whole(num_classes=num_classes)[0]
         attention = (None,) * len(widths) if attention is None else tuple(attention)
         kinds = dict(conv=conv, time=time, middle=middle, downsample=downsample, upsample=upsample)
-        _check_arguments(widths, patch, heads, attention, kinds)
+        _check_arguments(widths, heads, attention, kinds)
         self.arguments = dict(  # what it takes to build this network again: goes into a checkpoint
             channels=channels, widths=widths, blocks=blocks, patch=patch, num_classes=num_classes, dropout=dropout,
             heads=heads,
@@ -232,7 +234,19 @@ def layer_table(net: nn.Module, *inputs: Tensor) -> list[Row]:
     return rows
 
 
-def _check_arguments(widths, patch, heads, attention, kinds: dict[str, str | None]) -> None:
+def _whole(**numbers) -> list[int]:
+    """Numbers of a kind that goes into a file, which tensors and NumPy's do not; ValueError for what is none."""
+    for name, value in numbers.items():
+        try:
+            numbers[name] = operator.index(value)
+        except TypeError:
+            numbers[name] = 0
+        if numbers[name] < 1 or isinstance(value, bool):
+            raise ValueError(f"{name} must be a whole number, 1 or more, got {value!r}")
+    return list(numbers.values())
+
+
+def _check_arguments(widths, heads, attention, kinds: dict[str, str | None]) -> None:
     for name, kind in kinds.items():
         if kind not in CHOICES[name]:
             raise ValueError(f"{name} must be one of {CHOICES[name]}, got {kind!r}")
@@ -247,5 +261,3 @@ def _check_arguments(widths, patch, heads, attention, kinds: dict[str, str | Non
         raise ValueError(
             f"widths must be multiples of {GROUPS}, those with attention also of heads={heads}; got {widths}"
         )
-    if patch < 1:
-        raise ValueError(f"patch must be 1 or more, got {patch}")

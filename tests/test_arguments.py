@@ -76,7 +76,7 @@ ROWS = [
     *((lambda a=a: UNet(**{a: "weird"}), f"{a} must be one of .*'weird'") for a in ("conv", "time", "middle")),
     *((lambda a=a: UNet(**{a: None}), f"{a} must be one of .*None") for a in ("downsample", "upsample")),
     *((lambda a=a: UNet(attention=a), "attention must hold one of .* for each of 2 levels") for a in ATTENTION),
-    (lambda: UNet(patch=0), "patch must be 1 or more"),
+    (lambda: UNet(patch=0), "patch must be a whole number, 1 or more"),
     (lambda: sinusoidal_embedding(T, 7), "dim must be even"),
     (lambda: frechet_distance(torch.zeros(100, 3, 28, 28), IMAGES), r"\(N, 1, 28, 28\)"),
     (lambda: frechet_distance(IMAGES[:64], IMAGES), "more than 64 images"),

@@ -1,6 +1,7 @@
 """Training: budgets, averages and plans by hand; files of weights that survive accidents; and one real training."""
 
 import itertools
+import json
 import math
 import os
 import sys
@@ -282,6 +283,9 @@ SPOILT = {
     "another network": lambda path: save_file({"weight": torch.zeros(3)}, path),
     "weights missing": lambda path: save_file({"betas": torch.full((10,), 0.1)}, path, metadata=header(path)),
     "header missing": lambda path: save_file(load_file(path), path),
+    "8 GB of nothing": lambda path: nothing(
+        path, {"betas": {"dtype": "F64", "shape": [10**9], "data_offsets": [0, 8 * 10**9]}}
+    ),
 }
 FOREIGN = [
     *("", "{", "[1, 2]", "3", "{}", "\x00\x01"),
@@ -289,7 +293,30 @@ FOREIGN = [
     '{"network": {"widths": []}, "predicts": "v", "variance": "small"}',
     '{"network": {"widht": 3}, "predicts": "v", "variance": "small"}',
     '{"network": {"widths": [8], "heads": 2, "num_classes": 3}, "predicts": "score", "variance": "small"}',
+    *(  # what would take gigabytes, or hours
+        f'{{"network": {{"widths": [8], "heads": 2, "num_classes": 3, {more}}}, "predicts": "v", "variance": "small"}}'
+        for more in (
+            *('"widths": [24000]', '"blocks": 1000000000', '"patch": 3000', '"heads": 0', '"channels": 1e400'),
+            *('"channels": 1000000', '"num_classes": 1000000000', '"blocks": -1', '"widths": [8, 8, 8, 8]'),
+        )
+    ),
 ]
+
+
+def peak() -> int:
+    """The most memory that this process has had, in kilobytes; 0 where nobody tells."""
+    try:
+        return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
+    except OSError:
+        return 0
+
+
+def nothing(path, tensors):
+    """A file of the size that its header claims, which takes no room on the disk."""
+    head = json.dumps(tensors | {"__metadata__": header(path)}).encode()
+    with path.open("wb") as file:
+        file.write(len(head).to_bytes(8, "little") + head)
+        file.truncate(file.tell() + max(tensor["data_offsets"][1] for tensor in tensors.values()))
 
 
 @pytest.mark.parametrize("spoil", [*SPOILT.values(), *FOREIGN], ids=[*SPOILT, *map(repr, FOREIGN)])
@@ -298,8 +325,10 @@ def test_damaged_or_foreign_weights_give_a_sentence_and_run_nothing(tmp_path, mo
     saved(tmp_path / "model")
     path = tmp_path / "model.safetensors"
     save_file(load_file(path), path, metadata={"about": spoil}) if isinstance(spoil, str) else spoil(path)
+    before = peak()
     with pytest.raises(ValueError, match="is not a checkpoint of this course, or is damaged"):
         load_checkpoint(tmp_path / "model")
+    assert peak() - before < 100_000
     assert not (tmp_path / "bomb-went-off").exists()
 
 

@@ -4,6 +4,7 @@ Reading one never runs code from it.
 """
 
 import json
+import math
 from pathlib import Path
 
 import torch
@@ -16,6 +17,8 @@ from ..files import write_atomically
 from ..schedules import Schedule
 from ..unet import UNet
 from .devices import best_device
+
+LARGEST = 2 << 30  # bytes of weights that a file may ask for: a hundred times what this course trains
 
 
 def save_checkpoint(path: str | Path, net: UNet, diffusion: GaussianDiffusion, **about) -> None:
@@ -50,6 +53,7 @@ def load_checkpoint(path: str | Path, device: torch.device | str | None = None) 
             if "about" not in (file.metadata() or {}):
                 raise ValueError("its header does not say how to build the network")
             about = json.loads(file.metadata()["about"])
+            _reject_claims(about["network"], {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()})  # noqa: SIM118
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dictionary
         diffusion = GaussianDiffusion(Schedule(tensors.pop("betas")), about["predicts"], about["variance"])
         net = UNet(**about["network"])
@@ -57,6 +61,22 @@ def load_checkpoint(path: str | Path, device: torch.device | str | None = None) 
     except (ValueError, LookupError, TypeError, RuntimeError, OSError, SafetensorError) as e:
         raise ValueError(f"{path} is not a checkpoint of this course, or is damaged: {e}") from e
     return net.eval().to(device or best_device(), memory_format=torch.channels_last), diffusion, about
+
+
+def _reject_claims(network: dict, shapes: dict[str, tuple[int, ...]]) -> None:
+    """Raise ValueError unless the network that a file asks for has the tensors that the file holds.
+
+    It is built without memory for this: 300 bytes must not cost gigabytes or hours, nor a sparse file its size.
+    """
+    if 4 * sum(map(math.prod, shapes.values())) > LARGEST:
+        raise ValueError(f"its tensors take more than {LARGEST >> 30} GB")
+    if len(network["widths"]) * network.get("blocks", 1) > len(shapes):
+        raise ValueError("it asks for more blocks than it has tensors")
+    with torch.device("meta"):
+        asked = {name: tuple(value.shape) for name, value in UNet(**network).state_dict().items()}
+    if asked | {"betas": shapes.get("betas")} != shapes:
+        name = next(name for name in [*asked, *shapes] if asked.get(name) != shapes.get(name) and name != "betas")
+        raise ValueError(f"{name} has the shape {shapes.get(name)}, and the network asks for {asked.get(name)}")
 
 
 def weights_file(path: str | Path) -> Path:
