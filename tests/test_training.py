@@ -107,16 +107,6 @@ def test_no_hiccup_ruins_the_plan(name, every):
     assert abs(first - FIRST_PLANS.get(name, first)) <= 1
 
 
-def test_there_are_always_some_steps_left_to_fall_in_and_measuring_ends():
-    """The minutes are over at step 1,800 of 2,400, after a pause of two: a twentieth of the steps comes on top."""
-    budget, fast, step = Budget(4), Budget(60), 0
-    for earlier in range(1, 1776):
-        budget.plan(earlier, 0.1 * earlier, 2400)
-    assert budget.plan(1800, 300.0, 2400) == 1890
-    while fast.plan(step := step + 1, 1e-6 * step, None) is None:
-        assert step < 600
-
-
 def test_a_changed_plan_is_said_and_followed(monkeypatch, capsys):
     """Half the speed from step 50 on: the rate follows the new plan down to 0."""
     Clock(monkeypatch, lambda step: 0.5 if step < 50 else 1.0)
