@@ -7,7 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from .cases import EIGHT, FIVE, IMAGES, normal
-from .records import Case, Seed
+from .records import Betas, Case, Seed
+
+OTHER = Betas(EIGHT.values[::-1])  # as many steps as EIGHT: what is kept for one T must not serve the next schedule
+LONG = Betas(tuple(0.0001 + 0.0199 * i / 999 for i in range(1000)))  # the paper's: here small numbers keep their digits
 
 
 class Tiny(nn.Module):

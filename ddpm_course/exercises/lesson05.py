@@ -3,6 +3,7 @@
 What goes wrong in them is in lesson05.mistakes.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from ..diffusion import q_sample
 from .cases import EIGHT, FIVE, IMAGES, normal, step_cases
-from .cases05 import loop_cases, training_cases
+from .cases05 import LONG, OTHER, loop_cases, training_cases
 from .records import Case
 from .written import exercise
 
@@ -21,23 +22,28 @@ def _tensor(*values: float) -> Tensor:
 
 
 def kl_cases() -> list[Case]:
-    shape = (3, 2, 4)
+    shape, small = (3, 2, 4), (2,)
     m1, m2 = normal(shape, 1), normal(shape, 2)
     v1, v2 = normal(shape, 3).exp(), normal(shape, 4).exp()
-    column = _tensor(0.3, 1.0, 2.5).reshape(3, 1, 1)
-    means, variances = "where the means differ", "where the variances differ"
-    return [
-        Case("tensors of shape (3, 2, 4)", (m1, v1, m2, v2), {means: True, variances: True}),
-        Case("equal variances", (m1, v1, m2, v1), {means: True}),
-        Case("equal means", (m1, v1, m1, v2), {variances: True}),
-        Case("twice the same Gaussian", (m1, v1, m1, v1)),
-        Case("variances of shape (3, 1, 1)", (m1, column, m2, column.flip(0)), {means: True, variances: True}),
-        Case(
-            "tensors of shape (3,)",
-            (_tensor(0, 0, 1), _tensor(1, 4, 0.25), _tensor(0, 1, 0), _tensor(1, 1, 2)),
-            {means: _tensor(0, 1, 1) > 0, variances: _tensor(0, 1, 1) > 0},
-        ),
+    column = _tensor(0.3, 1.5, 2.5).reshape(3, 1, 1)
+    zero_or_not, one_or_more, one_or_less = torch.cartesian_prod(_tensor(0, 1.5), _tensor(1, 4), _tensor(1, 0.25)).T
+    tiny = 1e-7 * normal(small, 5).exp(), 1e-7 * normal(small, 6).exp()
+    plan = [
+        ("tensors of shape (3, 2, 4)", m1, v1, m2, v2),
+        ("equal variances", m1, v1, m2, v1),
+        ("equal means", m1, v1, m1, v2),
+        ("twice the same Gaussian, of shape (3, 1, 4)", m1[:, :1], v1[:, :1], m1[:, :1], v1[:, :1]),
+        ("shapes (4,), (3, 1, 1), (3, 2, 1) and (1, 2, 1)", m1[0, 0], column, m2[:, :, :1], v2[:1, :, :1]),
+        ("tensors of shape (8,)", torch.zeros_like(zero_or_not), one_or_more, zero_or_not, one_or_less),
+        ("variances near 1e-7", 3e-4 * normal(small, 7), tiny[0], 3e-4 * normal(small, 8), tiny[1]),
     ]
+    cases = []
+    for label, m1, v1, m2, v2 in plan:
+        facts = {"where the means differ": m1 != m2, "where the variances differ": v1 != v2}
+        facts |= {"where variance1 is not 1": v1 != 1, "where variance2 is not 1": v2 != 1}
+        facts |= {"for shapes that broadcast": m1.shape != v1.shape, "for tiny variances": v1 is tiny[0]}
+        cases.append(Case(label, (m1, v1, m2, v2), facts))
+    return cases
 
 
 @exercise(
@@ -140,14 +146,15 @@ def mean_from_noise(schedule, xt, t, noise):
 def weight_cases() -> list[Case]:
     plan = [
         (EIGHT, (4,)),
-        (EIGHT, (2, "small")),
+        (OTHER, (2, "small")),
         (EIGHT, ((2, 5, 8, 3), "small")),
-        (EIGHT, ((7, 2),)),
+        (EIGHT, ((7,),)),
         (EIGHT, (6, "large")),
         (EIGHT, (1, "large")),
-        (EIGHT, ((1, 8, 4), "large")),
+        (OTHER, ((1, 8, 4), "large")),
         (FIVE, (5, "small")),
         (FIVE, ((1, 2, 3, 4, 5), "large")),
+        (LONG, ((5, 500, 1000), "small")),
     ]
     cases = []
     for betas, (t, *variance) in plan:
@@ -161,7 +168,9 @@ def weight_cases() -> list[Case]:
             "for an int t": not many,
             "for t of shape (B,)": many,
             "where t = 1": torch.as_tensor(t, device="cpu") == 1,
-            "for a schedule with another T": betas is FIVE,
+            "for a schedule with another T": betas in (FIVE, LONG),
+            "for another schedule with the same T": betas is OTHER,
+            "for T = 1,000": betas is LONG,
         }
         label = f"t = {list(t) if many else t}, {variance[0] if variance else 'no variance named'}"
         cases.append(Case(label, (betas, value, *variance), facts, result=as_number))
@@ -197,17 +206,30 @@ def loss_weight(schedule, t, variance="small"):
     return beta**2 / (2 * sigma2 * alpha * (1 - ab))
 
 
+def with_gradient(function: Callable, noise: Tensor, predicted: Tensor, *kind: str) -> Any:
+    """The loss, and its gradient: training flows back through it."""
+    loss = function(noise, predicted.requires_grad_(), *kind)
+    if not isinstance(loss, Tensor):
+        return {"loss": loss, "gradient": loss}
+    if not loss.requires_grad:
+        return {"loss": loss, "gradient": torch.zeros_like(predicted)}
+    return {"loss": loss, "gradient": torch.autograd.grad(loss.sum(), predicted)[0]}
+
+
 def loss_cases() -> list[Case]:
     shapes = [IMAGES, (5, 1, 3, 3), (6, 2), (8,)]
-    plan = [(IMAGES, None), *((shape, kind) for kind in ("l2", "l1", "huber") for shape in shapes)]
+    plan = [((2, 3, 5, 4), None), *((shape, kind) for kind in ("l2", "l1", "huber") for shape in shapes)]
     cases = []
     for seed, (shape, kind) in enumerate(plan):
         facts = {f'for kind="{name}"': kind == name for name in ("l1", "huber")}
         facts |= {'for kind="l2"': kind in (None, "l2"), "where no kind is named": kind is None}
-        facts |= {"for l1 and huber": kind in ("l1", "huber"), "for images": len(shape) == 4}
+        facts |= {f"for all kinds but {name}": kind != name for name in ("l1", "huber")}
+        flows = kind is None or shape == (5, 1, 3, 3)
+        facts |= {"for l1 and huber": kind in ("l1", "huber"), "where a gradient is asked for": flows}
         noise, predicted = normal(shape, 50 + 2 * seed), normal(shape, 51 + 2 * seed)
         label = f"shape {shape}, {f'kind {kind}' if kind else 'no kind named'}"
-        cases.append(Case(label, (noise, predicted, *([kind] if kind else [])), facts))
+        args = (noise, predicted, *([kind] if kind else []))
+        cases.append(Case(label, args, facts, use=with_gradient if flows else None))
     return cases
 
 
