@@ -201,7 +201,7 @@ def test_what_an_answer_puts_back_itself_is_no_fault(answer):
     "loop",
     [
         "while True: pass",
-        "while True:\n    try: x0 = x0 + 1\n    except: pass",
+        "n = 0\nwhile n < 3:\n    try:\n        for _ in iter(int, 1): len([1])\n    except: n += 1\nwhile True: pass",
         "for x in iter(int, 1):\n    try: len([1])\n    except Exception: pass\n    finally: len([2])",
     ],
 )
@@ -242,9 +242,12 @@ def test_a_function_finds_itself_under_its_own_name_as_it_will_after_the_check(c
     verdict = checks.q_sample.check(typed.typed("q_sample", cell, functools=functools))
     assert verdict.solved == solved, verdict
     assert solved or "calls your own function again, without an end" in verdict.text[0]
-    notebook = {"q_sample": checks.q_sample.reference, "right": right}
-    exec("answer = lambda *args: right(*args)", notebook)
-    assert checks.q_sample.check(notebook["answer"]).solved
+
+
+def test_an_earlier_function_of_the_same_name_is_not_there_after_the_check():
+    notebook = {"q_sample": checks.q_sample.reference}
+    exec("mine = lambda *args: q_sample(*args)", notebook)
+    assert "calls your own function again" in checks.q_sample.check(notebook["mine"]).text[0]
     assert notebook["q_sample"] is checks.q_sample.reference
 
 
