@@ -256,31 +256,37 @@ def simple_loss(noise, predicted, kind="l2"):
 
 
 def levels(shape: tuple[int, ...], seed: int) -> Tensor:
-    """Image values: 256 levels from -1 to 1, both ends among them."""
+    """Image values: 256 levels from -1 to 1, both ends and their neighbours among them."""
     generator = torch.Generator(device="cpu").manual_seed(seed)
     level = torch.randint(0, 256, shape, generator=generator, device="cpu")
-    level.flatten()[:4] = torch.tensor([0, 255, 1, 128])
+    level.flatten()[:4] = torch.tensor([0, 255, 1, 254])
     return level / 127.5 - 1
 
 
 def pixel_cases() -> list[Case]:
-    plan = [(IMAGES, 0.05), (IMAGES, 0.15), ((3, 1, 4, 4), (0.02, 0.05, 0.2)), ((12,), 0.2), ((4, 3), 0.1)]
+    plan = [(IMAGES, 0.05), (IMAGES, 0.15), ((3, 1, 4, 4), (0.004, 0.05, 0.2)), ((12,), 0.2), ((4, 3), 0.1)]
     cases = []
     for seed, (shape, std) in enumerate(plan):
         x0 = levels(shape, seed)
-        many = not isinstance(std, float)
+        many, far = not isinstance(std, float), shape == (4, 3)
         value = _tensor(*std).reshape(-1, *[1] * (len(shape) - 1)) if many else std
-        mean = x0 + value * normal(shape, 30 + seed).clamp(-2, 2)  # no bin so unlikely that float32 loses its digits
-        black, white = x0 == -1, x0 == 1
+        distance = normal(shape, 30 + seed).clamp(-2, 2)  # no bin so unlikely that float32 loses its digits
+        if far:  # such bins, then, in float64
+            x0, distance = x0.double(), 5 * distance.sign().double()
+        inside, next_to_end = x0.abs() < 0.999, (x0.abs() - 253 / 255).abs() < 0.001
         facts = {
-            "where x_0 = -1": black,
-            "where x_0 = 1": white,
-            "where x_0 is -1 or 1": black | white,
-            "where x_0 is neither -1 nor 1": ~(black | white),
+            "where x_0 = -1": x0 < -0.999,
+            "where x_0 = 1": x0 > 0.999,
+            "where x_0 is -1 or 1": ~inside,
+            "where x_0 is neither -1 nor 1": inside,
+            "where x_0 is next to -1 or 1": next_to_end,
+            "where std is less than a bin's width": torch.as_tensor(value) < 2 / 255,
             "for std of shape (B, 1, 1, 1)": many,
+            "for a number as std": not many,
+            "where x_0 is five standard deviations from the mean": far,
         }
         label = f"x_0 of shape {shape}, std = {'of shape (3, 1, 1, 1)' if many else std}"
-        cases.append(Case(label, (x0, mean, value), facts))
+        cases.append(Case(label, (x0, x0 + value * distance, value), facts))
     return cases
 
 
