@@ -76,11 +76,7 @@ def _from_folder(folder: Path, split: str, limit: int | None) -> tuple[list[dict
     datasets.disable_progress_bars()
     try:
         found = datasets.load_dataset(str(folder))
-    except (
-        FileNotFoundError,
-        datasets.exceptions.DatasetNotFoundError,
-        datasets.exceptions.DataFilesNotFoundError,
-    ) as e:
+    except FileNotFoundError as e:  # the errors that `datasets` has of its own for this are such, too
         raise ValueError(f"no images or Parquet files found in {folder}") from e
     if split not in found:
         raise ValueError(f"{folder} has no split {split!r}, only: {', '.join(found)}")

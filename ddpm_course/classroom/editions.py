@@ -152,14 +152,11 @@ def write_exercise(cell) -> None:
 
     raises ValueError if somebody did
     """
-    exercise = exercise_of(cell)
-    if exercise is None or cell.source == exercise.cell:
-        written = cell.source
-    elif cell.metadata.get("ddpm_course", {}).get("written", digest(cell.source)) != digest(cell.source):
-        raise ValueError(f"{cell.id} was edited in the notebook, but {where(exercise)}: make the change there")
-    else:
-        written = exercise.cell
-    cell.source, cell.metadata["ddpm_course"] = written, {"written": digest(written)}
+    if (exercise := exercise_of(cell)) and cell.source != exercise.cell:
+        if cell.metadata.get("ddpm_course", {}).get("written", digest(cell.source)) != digest(cell.source):
+            raise ValueError(f"{cell.id} was edited in the notebook, but {where(exercise)}: make the change there")
+        cell.source = exercise.cell
+    cell.metadata["ddpm_course"] = {"written": digest(cell.source)}
 
 
 def exercise_of(cell) -> "Exercise | None":
@@ -193,22 +190,14 @@ def tidy(notebook) -> None:
     for cell in notebook.cells:
         cell.metadata = type(notebook)({key: value for key, value in cell.metadata.items() if key in CELL_METADATA})
         for output in cell.get("outputs", []):
-            if output.output_type == "stream":
-                output.text = "".join(as_shown(line) for line in output.text.splitlines(keepends=True))
+            if output.output_type == "stream":  # of a line that a progress bar wrote over many times, the last state
+                output.text = re.sub(r"^.*\r(?!\n)(.*?) *$", r"\1", output.text, flags=re.MULTILINE)
             elif WIDGET in output.get("data", {}):
                 # without its state, which no viewer needs, a widget cannot be drawn; with it GitHub refuses the file
                 output.data = type(notebook)({"text/plain": "Run this cell to get the controls."})
                 output.metadata = type(notebook)()
         if cell.cell_type == "code":
             cell.outputs = [output for output in cell.outputs if output.output_type != "stream" or output.text]
-
-
-def as_shown(line: str) -> str:
-    """What a terminal shows of a line that a progress bar wrote over many times."""
-    if "\r" not in line:
-        return line
-    text = line.rstrip("\r\n").split("\r")[-1].rstrip()
-    return f"{text}\n" if text else ""
 
 
 def read(path: Path):
@@ -222,7 +211,8 @@ def read(path: Path):
 
 
 def write(notebook, path: Path) -> None:
-    """Write in one step: an interrupted build leaves the old file."""
+    """Write in one step: an interrupted build leaves the old file. The folder is made if it is not there."""
     import nbformat
 
+    path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, nbformat.writes(notebook) + "\n")
