@@ -111,7 +111,7 @@ DEVIATION = """
 def q_step(schedule, x, t, noise):
     beta = schedule.beta[t].to(x.dtype).reshape(-1, *[1] * (x.ndim - 1))
     return (root(1 - beta) * x + beta * noise).reshape(x.shape)"""
-HANGS = "def q_step(schedule, x, t, noise):\n    while True: pass"
+HANGS = "def q_step(schedule, x, t, noise): import time; time.sleep(1000)"
 KILLS = "def q_step(schedule, x, t, noise): import os; os.kill(os.getpid(), 9)"
 GREEDY = "def next_variance(variance, beta): return [torch.ones(1 << 26) for _ in range(12)]"  # 3 GB
 DELETED = ["setup", "imports", "ex-1-2", "check-1-1", "check-1-2", "check-1-3", "check-1-4"]
