@@ -194,6 +194,28 @@ def test_what_an_answer_puts_back_itself_is_no_fault(answer):
     assert typed.judge("q_sample", answer).solved
 
 
+# ---- gradients, where a training flows through the result
+
+WEIGHTS = "weights = (q @ k.transpose(2, 3) / math.sqrt(q.shape[3])).softmax(3)\n"
+NO_GRADIENT = [
+    ("attention", WEIGHTS + "return (weights @ v).detach()", "no gradient reaches `q`"),
+    ("attention", WEIGHTS + "return weights @ v.detach()", "no gradient reaches `v`"),
+    ("attention", WEIGHTS + "return torch.from_numpy(weights.numpy() @ v.numpy())", "no gradient reaches `q`"),
+    ("attention", "with torch.no_grad():\n    " + WEIGHTS + "return weights @ v", "no gradient reaches `q`"),
+    ("attention", WEIGHTS + "return weights @ v + 0.3 * (v - v.detach())", "only a part of the gradient reaches `v`"),
+    ("attention", WEIGHTS + "weights.exp_()\nweights.log_()\nreturn weights @ v", "raises RuntimeError: a leaf|modified"),
+    ("residual_forward", "embedding = embedding.detach()\n" + BLOCK + "return h", "no gradient reaches `embedding`"),
+    ("residual_forward", BLOCK.replace("block.norm1(x)", "block.norm1(x).detach()") + "return h",
+     "no gradient reaches `block.norm1.weight`"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "answer", "says"), NO_GRADIENT)
+def test_values_through_which_no_gradient_flows_are_wrong_where_a_training_needs_it(name, answer, says):
+    verdict = typed.judge(name, answer)
+    assert (verdict.status, verdict.problem) == ("wrong", "gradient") and re.search(says, verdict.text[0]), verdict
+
+
 # ---- functions that do not end
 
 
