@@ -6,11 +6,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .cases import EIGHT, FIVE, IMAGES, normal
+from .cases import EIGHT, FIVE, IMAGES, OTHER_EIGHT, normal
 from .records import Betas, Case, Seed
 
-OTHER = Betas(EIGHT.values[::-1])  # as many steps as EIGHT: what is kept for one T must not serve the next schedule
-LONG = Betas(tuple(0.0001 + 0.0199 * i / 999 for i in range(1000)))  # the paper's: here small numbers keep their digits
+# The paper's schedule: here 1 - ᾱ_t is so small that whatever is added to it shows.
+LONG = Betas(tuple(0.0001 + 0.0199 * i / 999 for i in range(1000)))
 
 
 class Tiny(nn.Module):
@@ -62,7 +62,7 @@ def two_steps(step: Callable, net, schedule, optimizer, x0: Tensor, t: Tensor, n
 def training_cases() -> list[Case]:
     plan = [
         (torch.optim.SGD, 0.1, IMAGES, (8, 1, 5), EIGHT),
-        (torch.optim.SGD, 0.2, (6, 2), (2, 7, 1, 4, 8, 3), OTHER),
+        (torch.optim.SGD, 0.2, (6, 2), (2, 7, 1, 4, 8, 3), OTHER_EIGHT),
         (torch.optim.Adam, 0.05, (4, 1, 2, 3), (3, 5, 1, 2), FIVE),
         (torch.optim.SGD, 0.1, (1, 3, 3, 2), (6,), EIGHT),
     ]
@@ -75,7 +75,7 @@ def training_cases() -> list[Case]:
             "for images": len(shape) == 4,
             "with Adam": kind is torch.optim.Adam,
             "for a learning rate that is not 0.1": lr != 0.1,
-            "for another schedule with the same T": betas is OTHER,
+            "for another schedule of the same T": betas is OTHER_EIGHT,
             "for a batch of one": shape[0] == 1,
             "for a batch of several": shape[0] > 1,
         }
@@ -108,8 +108,8 @@ def loop_cases() -> list[Case]:
     plan = [
         ("nine batches of images", [(4, 1, 3, 3)] * 9, EIGHT, False),
         ("four batches of shape (5, 2)", [(5, 2)] * 4, FIVE, False),
-        ("three batches, the last one smaller", [(4, 2), (4, 2), (3, 2)], OTHER, False),
-        ("a stream of five batches", [(3, 1, 2, 2)] * 5, OTHER, True),
+        ("three batches, the last one smaller", [(4, 2), (4, 2), (3, 2)], OTHER_EIGHT, False),
+        ("a stream of five batches", [(3, 1, 2, 2)] * 5, OTHER_EIGHT, True),
     ]
     cases = []
     for seed, (label, shapes, betas, streams) in enumerate(plan):
@@ -119,7 +119,7 @@ def loop_cases() -> list[Case]:
             "for batches that have no length": streams,
             "where the last batch is smaller": len(set(shapes)) > 1,
             "for a schedule with another T": betas is FIVE,
-            "for another schedule with the same T": betas is OTHER,
+            "for another schedule of the same T": betas is OTHER_EIGHT,
             "for nine batches": len(shapes) == 9,
         }
         args = (net, betas, optimizer, Stream(*batches) if streams else batches, Seed(seed))
