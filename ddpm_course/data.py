@@ -18,12 +18,10 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from .pixels import to_uint8, to_unit_range  # the lessons import them from here
+from .pixels import to_uint8, to_unit_range  # noqa: F401 - the lessons import them from here
 
 if TYPE_CHECKING:
     import datasets
-
-__all__ = ["ASSETS", "CLASS_NAMES", "HUB", "hub_reachable", "load_images", "load_photo", "to_uint8", "to_unit_range"]
 
 ASSETS = next(p for p in (Path(__file__).parent / "assets", Path(__file__).parent.parent / "assets") if p.is_dir())
 CLASS_NAMES = (
