@@ -5,18 +5,15 @@ made from them: nbgrader replaces each solution by a stub. `build` runs both, `v
 """
 
 import hashlib
+import inspect
 import re
 from collections import Counter
 from copy import deepcopy
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from .. import REF, REPOSITORY
 from ..files import write_atomically
 from ..lab import ROOT
-
-if TYPE_CHECKING:
-    from ..exercises import Exercise
 
 STUB = "raise NotImplementedError  # your code here"
 KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
@@ -136,7 +133,7 @@ def refresh(notebook) -> None:
         if cell.id == "setup":
             cell.source = setup_cell()
             cell.metadata["cellView"] = "form"  # Colab shows its first line alone
-        elif is_solution(cell):
+        elif is_solution(cell) or is_given(cell):
             write_exercise(cell)
         elif cell.cell_type == "markdown":
             cell.source = re.sub(
@@ -148,27 +145,39 @@ def refresh(notebook) -> None:
 
 
 def write_exercise(cell) -> None:
-    """Make a solution cell what the package says it is. A digest in it tells whether somebody edited it since.
+    """Make a cell what the package says it is. A digest in it tells whether somebody edited it since.
 
     raises ValueError if somebody did
     """
-    if (exercise := exercise_of(cell)) and cell.source != exercise.cell:
-        if cell.metadata.get("ddpm_course", {}).get("written", digest(cell.source)) != digest(cell.source):
-            raise ValueError(f"{cell.id} was edited in the notebook, but {where(exercise)}: make the change there")
-        cell.source = exercise.cell
-    cell.metadata["ddpm_course"] = {"written": digest(cell.source)}
+    noted = cell.metadata.get("ddpm_course", {})
+    if (written := text_of(cell)) and cell.source != written[0]:
+        if noted.get("written", digest(cell.source)) != digest(cell.source):
+            raise ValueError(f"{cell.id} was edited in the notebook, but {written[1]}: make the change there")
+        cell.source = written[0]
+    cell.metadata["ddpm_course"] = noted | {"written": digest(cell.source)}
 
 
-def exercise_of(cell) -> "Exercise | None":
-    """The exercise whose number is in a cell's id, "ex-2-3"; None where there is none of that number."""
-    from ..exercises import EXERCISES  # brings torch along, which most commands do not need
-
-    number = cell.id.removeprefix("ex-").replace("-", ".")
-    return next((exercise for exercise in EXERCISES if exercise.number == number), None)
+def is_given(cell) -> bool:
+    """Whether the cell shows something of the package's that the exercises build on, as its metadata says."""
+    return "given" in cell.metadata.get("ddpm_course", {})
 
 
-def where(exercise: "Exercise") -> str:
-    return f"the text of exercise {exercise.number} stands in ddpm_course/exercises/lesson{exercise.lesson}.py"
+def text_of(cell) -> tuple[str, str] | None:
+    """What the package says that a cell is, and where; None for a cell that is edited in the notebook alone.
+
+    It is the exercise whose number is in the cell's id, "ex-2-3", or what the metadata says is given, "lesson04.Block".
+    """
+    from .. import exercises  # brings torch along, which most commands do not need
+
+    if is_given(cell):
+        lesson, name = cell.metadata["ddpm_course"]["given"].split(".")
+        text = inspect.getsource(getattr(getattr(exercises, lesson), name))
+        return text.rstrip(), f"the text of {name} stands in ddpm_course/exercises/{lesson}.py"
+    for exercise in exercises.EXERCISES:
+        if cell.id == f"ex-{exercise.number.replace('.', '-')}":
+            place = f"ddpm_course/exercises/lesson{exercise.lesson}.py"
+            return exercise.cell, f"the text of exercise {exercise.number} stands in {place}"
+    return None
 
 
 def digest(text: str) -> str:

@@ -112,13 +112,12 @@ def exercise_faults(source) -> list[str]:
     """Every exercise is a solution cell with a region, followed by its check."""
     found, code = [], [cell for cell in source.cells if cell.cell_type == "code"]
     for cell, following in zip(code, [*code[1:], None], strict=True):
+        written = editions.text_of(cell)
+        if written and cell.source != written[0]:
+            found.append(f"{cell.id}: not what the package says; {written[1]}, and `build` writes it here")
         if editions.is_solution(cell):
             if not editions.has_region(cell):
                 found.append(f"{cell.id}: a solution cell without a region inside a function")
-            exercise = editions.exercise_of(cell)
-            if exercise is not None and cell.source != exercise.cell:
-                place = editions.where(exercise)
-                found.append(f"{cell.id}: not what the package says; {place}, and `build` writes it here")
             if following is None or not editions.is_check(following):
                 found.append(f"{cell.id}: the next code cell is not its check")
         elif "SOLUTION" in cell.source:

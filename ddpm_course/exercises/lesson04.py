@@ -271,7 +271,17 @@ def up_path(widths, blocks, size, dropout):
 class MyUNet(nn.Module):
     """The layers of a small U-Net; unet_forward connects them."""
 
-    def __init__(self, channels=1, widths=(32, 64), *, blocks=1, patch=2, num_classes=None, dropout=0.0, heads=4):
+    def __init__(
+        self,
+        channels=1,
+        widths=(32, 64),
+        *,
+        blocks=1,
+        patch=2,
+        num_classes=None,
+        dropout=0.0,
+        heads=4,
+    ):
         super().__init__()
         self.arguments = dict(channels=channels, widths=widths, blocks=blocks, patch=patch)
         self.arguments |= dict(num_classes=num_classes, dropout=dropout, heads=heads)
