@@ -136,7 +136,7 @@ def schedule_cases() -> list[Case]:
     plan = [
         (ramp, 22, "T = 60"),
         (EIGHT.values, 4, "T = 8"),
-        ((0.0015,) * 1000, 462, "T = 1000, all betas 0.0015"),
+        ((0.001505,) * 1000, 461, "T = 1000, all betas 0.001505"),
         ((0.3, 0.25, 0.6, 0.4), 3, "T = 4, a large third step"),
         ((0.2, 0.375, 0.2, 0.5), 2, "T = 4, ᾱ_2 exactly 1/2"),
         ((0.7, 0.02, 0.5), 1, "T = 3, a large first step"),
