@@ -2,7 +2,6 @@
 
 import itertools
 import math
-import os
 import sys
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from courses import python
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from trainings import DIFFUSION, IMAGES, LABELS, Bomb, Clock, go, no_space, small, unet, weights
+from trainings import DIFFUSION, IMAGES, LABELS, Bomb, Clock, go, small, unet, weights
 
 from ddpm_course.classifier import classify
 from ddpm_course.data import ASSETS, load_images
@@ -291,17 +290,6 @@ def test_damaged_or_foreign_weights_give_a_sentence_and_run_nothing(tmp_path, mo
     with pytest.raises(ValueError, match="is not a checkpoint of this course, or is damaged"):
         load_checkpoint(tmp_path / "model")
     assert not (tmp_path / "bomb-went-off").exists()
-
-
-@pytest.mark.parametrize("fsync, loss, error", [(no_space, 1.0, OSError), (os.fsync, torch.tensor(1.0), TypeError)])
-def test_a_failing_write_leaves_the_old_checkpoint(tmp_path, monkeypatch, fsync, loss, error):
-    """A full disk, and what JSON cannot hold: the old file is still there, and nothing else."""
-    saved(tmp_path / "model", steps=1)
-    monkeypatch.setattr(os, "fsync", fsync)
-    with pytest.raises(error):
-        saved(tmp_path / "model", steps=2, loss=loss)
-    assert load_checkpoint(tmp_path / "model")[2]["steps"] == 1
-    assert [p.name for p in tmp_path.iterdir()] == ["model.safetensors"]
 
 
 def test_the_command_line_trains_and_saves(tmp_path):
