@@ -82,14 +82,11 @@ class Result:
         return round(100 * min(1.0, max(0.0, math.log(noise / self.distance) / math.log(noise / real))))
 
     def __str__(self) -> str:
-        bars = [
-            f"  {name:<10} {value:8.2f}  {'█' * max(1, round(4 * math.log2(1 + value)))}"
-            for name, value in self.scores.items()
-        ]
-        table = [f"Fréchet distance, {len(self.images)} images each (lower is better)", *bars]
-        return "\n".join(
-            [*table, f"parts that are yours: {len(self.mine)} of {len(PARTS)}", f"quality: {self.quality} of 100"]
-        )
+        lines = [f"Fréchet distance, {len(self.images)} images each (lower is better)"]
+        for name, value in self.scores.items():
+            lines.append(f"  {name:<10} {value:8.2f}  {'█' * max(1, round(4 * math.log2(1 + value)))}")
+        lines.append(f"parts that are yours: {len(self.mine)} of {len(PARTS)}")
+        return "\n".join([*lines, f"quality: {self.quality} of 100"])
 
 
 def run(
@@ -125,7 +122,7 @@ def run(
         samples, steps = 70, 2
     path = Path(path or colab.own_folder() / colab.LIBRARY)
     my, mine, missing = load(path)
-    _announce(Path(path).name, mine, missing)
+    _announce(path.name, mine, missing)
 
     schedule = my["Schedule"](my["betas_from_alpha_bars"](my["cosine_alpha_bars"](T)))
     torch.manual_seed(seed)
@@ -165,16 +162,10 @@ def reference() -> Tensor:
 
 
 def load(path: str | Path = colab.LIBRARY) -> tuple[dict[str, Any], list[str], dict[str, str]]:
-    """Complete a my_ddpm.py and run it.
+    """Run a my_ddpm.py, completed so that every part is in it: the student's where they pass their check.
 
     returns  its names; the parts that are the student's; and for each of the others why it is not
     """
-    text, mine, missing = complete(path)
-    return library.execute(text, Path(path).name), mine, missing
-
-
-def complete(path: str | Path = colab.LIBRARY) -> tuple[str, list[str], dict[str, str]]:
-    """The text of a my_ddpm.py with every part in it, the student's where they pass their check. See `load`."""
     path = Path(path)
     text, missing, written = library.HEADER, {}, {}
     if path.is_file():
@@ -196,7 +187,7 @@ def complete(path: str | Path = colab.LIBRARY) -> tuple[str, list[str], dict[str
             text = library.add(text, library.BY_NAME[name], library.BY_NAME[name].reference, given=True)
             if missing[name] == "does not pass its check":  # nor may what uses it have passed
                 written = library.execute(text, path.name)
-    return text, [name for name in PARTS if name not in missing], missing
+    return library.execute(text, path.name), [name for name in PARTS if name not in missing], missing
 
 
 class StudentTraining(Training):
@@ -209,8 +200,8 @@ class StudentTraining(Training):
         self, my: dict[str, Any], net: nn.Module, schedule: Any, images: Tensor, seed: int, device: torch.device
     ):
         super().__init__(
-            net, GaussianDiffusion(schedule), images, labels=None, team=Team(device), batch_size=BATCH, lr=LR,
-            ema_decay=0.995, label_dropout=0.0, kind="l2", seed=seed,
+            net, GaussianDiffusion(schedule), images, None, Team(device), batch_size=BATCH, lr=LR, ema_decay=0.995,
+            seed=seed,
         )  # fmt: skip
         self.my = my
         # Wherever the student's code calls the optimizer: gradients are clipped before it, the average moves after it.
@@ -248,13 +239,13 @@ def train_with(
     """
     team = Team(best_device())
     # Outside of the attempts: a state that does not fit is no fault of the functions.
-    keeper = Keeper(checkpoint, about or {}, SAVE_MINUTES, team, print)
+    keeper = Keeper(checkpoint, about or {}, SAVE_MINUTES, team)
 
     def train_on(device: torch.device) -> Run:
         training = StudentTraining(my, copy.deepcopy(net), schedule, images, seed, device)
         training.run.steps = FAST_STEPS if fast_mode() else None
         print(f"training on {device}")
-        return run_training(training, minutes, LR, keeper)
+        return run_training(training, minutes, keeper)
 
     run = _where_it_works(train_on, team.device, "training")
     if not run.losses:  # stopped before the first report: nothing worth drawing from
@@ -270,20 +261,14 @@ def _where_it_works(work: Callable[[torch.device], Any], device: torch.device, w
     What fails on a GPU alone: RuntimeError, for tensors on two devices; TypeError, for float64 on Apple's or NumPy on
     any; ValueError, for a t elsewhere than the data. A loss that explodes would do so on the CPU too.
     """
-    failures = (RuntimeError, TypeError, ValueError)
     try:
-        if device.type != "cpu":
-            try:
-                return work(device)
-            except failures as error:
-                print(f"your functions do not work on {device} yet ({_first_line(error)}); {what} on the CPU")
-        return work(torch.device("cpu"))
-    except (*failures, FloatingPointError) as error:
-        raise RuntimeError(f"{what} stopped: {_first_line(error)}") from None
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0] or type(error).__name__
+        return work(device)
+    except (RuntimeError, TypeError, ValueError, FloatingPointError) as error:
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        if device.type == "cpu" or isinstance(error, FloatingPointError):
+            raise RuntimeError(f"{what} stopped: {reason}") from None
+    print(f"your functions do not work on {device} yet ({reason}); {what} on the CPU")
+    return _where_it_works(work, torch.device("cpu"), what)
 
 
 def draw(my: dict[str, Any], net: nn.Module, schedule, n: int, steps: int, seed: int, chunk: int = 100) -> Tensor:

@@ -18,12 +18,10 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from .pixels import to_uint8, to_unit_range  # the lessons import them from here
+from .pixels import to_uint8, to_unit_range  # noqa: F401 - the lessons import them from here
 
 if TYPE_CHECKING:
     import datasets
-
-__all__ = ["ASSETS", "CLASS_NAMES", "HUB", "hub_reachable", "load_images", "load_photo", "to_uint8", "to_unit_range"]
 
 ASSETS = next(p for p in (Path(__file__).parent / "assets", Path(__file__).parent.parent / "assets") if p.is_dir())
 CLASS_NAMES = (
@@ -76,11 +74,7 @@ def _from_folder(folder: Path, split: str, limit: int | None) -> tuple[list[dict
     datasets.disable_progress_bars()
     try:
         found = datasets.load_dataset(str(folder))
-    except (
-        FileNotFoundError,
-        datasets.exceptions.DatasetNotFoundError,
-        datasets.exceptions.DataFilesNotFoundError,
-    ) as e:
+    except FileNotFoundError as e:  # the errors that `datasets` has of its own for this are such, too
         raise ValueError(f"no images or Parquet files found in {folder}") from e
     if split not in found:
         raise ValueError(f"{folder} has no split {split!r}, only: {', '.join(found)}")

@@ -5,13 +5,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 # Lessons 05 and 08 call these by the name of this module.
-from .bound import bits_per_dim, discretised_log_likelihood, gaussian_kl, prior_bits, variational_term
+from .bound import bits_per_dim, discretised_log_likelihood, gaussian_kl, prior_bits, variational_term  # noqa: F401
 from .diffusion import GaussianDiffusion, q_sample
 from .schedules import check_float
-
-__all__ = [
-    "bits_per_dim", "diffusion_loss", "discretised_log_likelihood", "gaussian_kl", "prior_bits", "variational_term",
-]  # fmt: skip
 
 DISTANCES = {"l2": F.mse_loss, "l1": F.l1_loss, "huber": F.smooth_l1_loss}
 

@@ -11,13 +11,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .classifier import classify, features, main
+from .classifier import classify, features, main  # the lessons call the first two from here
 from .pixels import in_unit_range
-
-__all__ = [
-    "class_counts", "classify", "features", "frechet_by_size", "frechet_distance", "gaussian_frechet", "memorised",
-    "nearest_neighbours",
-]  # fmt: skip
 
 
 def frechet_distance(samples: Tensor, reference: Tensor) -> float:
@@ -90,32 +85,28 @@ def nearest_neighbours(samples: Tensor, training: Tensor, k: int = 1, *, chunk: 
         raise ValueError(f"k must lie in 1..{len(training)}, the number of training items; got {k}")
     training = training.to(samples.device)
     x = _vectors(samples)  # (N, D)
-    more = min(k + 8, len(training))  # the product below rounds: it may swap neighbours that are almost equally near
-    best = x.new_empty((len(x), 0))
-    found = torch.empty((len(x), 0), dtype=torch.int64, device=x.device)
+    near = []  # of each chunk a few more than k: the product rounds, so it may swap almost equal distances
     for start in range(0, len(training), chunk):
         some = _vectors(training[start : start + chunk])
         squared = some.square().sum(1) - 2 * x @ some.T  # (N, chunk), up to the squared length of x
-        near = squared.topk(min(more, len(some)), largest=False)
-        best, found = torch.cat([best, near.values], 1), torch.cat([found, start + near.indices], 1)
-        keep = best.topk(min(more, best.shape[1]), largest=False).indices
-        best, found = best.gather(1, keep), found.gather(1, keep)
-    exact = torch.stack([(_vectors(training[i]) - x).square().mean(1).sqrt() for i in found.T], 1)  # (N, more)
+        near.append(start + squared.topk(min(k + 8, len(some)), largest=False).indices)
+    found = torch.cat(near, 1)
+    exact = torch.stack([(_vectors(training[i]) - x).square().mean(1).sqrt() for i in found.T], 1)  # (N, found)
     order = exact.argsort(dim=1, stable=True)[:, :k]
     return exact.gather(1, order), found.gather(1, order)
 
 
-def memorised(distances: Tensor, ratio: float = 1 / 3) -> Tensor:
+def memorised(distances: Tensor) -> Tensor:
     """(N,) bool: which samples are copies, from their distances (N, k >= 2) to the nearest training images.
 
-    A copy is much nearer to one training image than to all others, below `ratio` of the distance to the second nearest
-    (Yoon et al., 2023, who also propose 1/3). Distances alone do not tell: plain images are near to many.
+    A copy is much nearer to one training image than to all others, below a third of the distance to the second nearest
+    (Yoon et al., 2023). Distances alone do not tell: plain images are near to many.
     """
     if distances.ndim != 2 or distances.shape[1] < 2:
         raise ValueError(
             f"distances must be (N, k) with k >= 2, to the two nearest at least; got {tuple(distances.shape)}"
         )
-    return distances[:, 0] < ratio * distances[:, 1]
+    return distances[:, 0] < distances[:, 1] / 3
 
 
 def _vectors(items: Tensor) -> Tensor:

@@ -37,9 +37,8 @@ class Mixture:
     def noised(self, schedule: Schedule, t: int) -> "Mixture":
         """The distribution of x_t: means times sqrt(alpha_bar), variances alpha_bar std^2 + 1 - alpha_bar."""
         alpha_bar = float(schedule.alpha_bar[t])
-        return Mixture(
-            self.weights, math.sqrt(alpha_bar) * self.means, (alpha_bar * self.stds**2 + 1 - alpha_bar).sqrt()
-        )
+        variances = alpha_bar * self.stds**2 + 1 - alpha_bar
+        return Mixture(self.weights, math.sqrt(alpha_bar) * self.means, variances.sqrt())
 
     def log_prob(self, x: Tensor) -> Tensor:
         """(B,) log-density at x (B, ...)."""

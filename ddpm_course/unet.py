@@ -15,15 +15,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from .blocks import (
-    GROUPS,
-    Attention,
-    ResidualBlock,
-    StandardisedConv2d,
-    downsampling,
-    sinusoidal_embedding,
-    upsampling,
-)
+from .blocks import GROUPS, Attention, ResidualBlock, StandardisedConv2d, downsampling, sinusoidal_embedding, upsampling
 from .nets import evaluating
 
 CHOICES = {  # what the keywords that name a kind can be
@@ -86,11 +78,11 @@ class UNet(nn.Module):
             heads=heads,
         )  # fmt: skip
         choices = dict(  # the rest goes there only where it is not the default, so that older code reads it too
-            conv=(conv, "plain"), time=(time, "scale_shift"), attention=(attention, (None,) * len(widths)),
-            middle=(middle, "full"), downsample=(downsample, "strided"), upsample=(upsample, "nearest"),
-            self_condition=(self_condition, False),
+            conv=conv, time=time, attention=attention if any(attention) else None, middle=middle,
+            downsample=downsample, upsample=upsample, self_condition=self_condition,
         )  # fmt: skip
-        self.arguments |= {name: value for name, (value, default) in choices.items() if value != default}
+        defaults = UNet.__init__.__kwdefaults__
+        self.arguments |= {name: value for name, value in choices.items() if value != defaults[name]}
         self.channels, self.patch, self.num_classes, self.self_condition = channels, patch, num_classes, self_condition
         self.divisor = patch * 2 ** (len(widths) - 1)  # image sides must be multiples of this
 
@@ -179,16 +171,14 @@ class UNet(nn.Module):
                 f"{(self.divisor // self.patch).bit_length() - 1} times), got {tuple(x.shape[2:])}: "
                 f"pad or resize the images to {near}, say"
             )
-        if t.shape != x.shape[:1]:
-            raise ValueError(f"t must have shape ({len(x)},) to match x's batch of {len(x)}, got {tuple(t.shape)}")
-        if t.is_floating_point():
-            raise ValueError(f"t must hold integers (torch.int64), got {t.dtype}")
         if y is not None and self.label is None:
             raise ValueError("this network knows no classes (num_classes=None), so it takes no labels y")
-        if y is not None and y.shape != t.shape:
-            raise ValueError(f"y must have shape ({len(x)},) to match x's batch of {len(x)}, got {tuple(y.shape)}")
-        if y is not None and y.is_floating_point():
-            raise ValueError(f"y must hold integers (torch.int64), got {y.dtype}")
+        for name, of_each in (("t", t), ("y", t if y is None else y)):
+            if of_each.shape != x.shape[:1]:
+                n, shape = len(x), tuple(of_each.shape)
+                raise ValueError(f"{name} must have shape ({n},) to match x's batch of {n}, got {shape}")
+            if of_each.is_floating_point():
+                raise ValueError(f"{name} must hold integers (torch.int64), got {of_each.dtype}")
         if x_self is not None and not self.self_condition:
             raise ValueError("this network takes no estimate x_self: build it with self_condition=True")
         if x_self is not None and x_self.shape != x.shape:

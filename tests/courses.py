@@ -4,8 +4,12 @@ import json
 import os
 import subprocess
 import sys
+import time
+from contextlib import contextmanager, suppress
 from copy import deepcopy
 from pathlib import Path
+
+from jupyter_server.serverapp import list_running_servers
 
 from ddpm_course.classroom.editions import ROOT
 
@@ -24,6 +28,27 @@ def python(*arguments, cwd: Path = ROOT, **settings: str) -> str:
     done = run(sys.executable, *arguments, cwd=cwd, env=os.environ | settings)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
     return done.stdout
+
+
+@contextmanager
+def server(folder: Path, *command: str, **settings: str):
+    """Start JupyterLab in a folder, none of whose settings are this machine's; yields its address and its token."""
+    command = [sys.executable, "-m", *command, "--no-browser", "--allow-root", "--ServerApp.port=0"]
+    own = {f"JUPYTER_{name}_DIR": str(folder / f".{name.lower()}") for name in ("RUNTIME", "CONFIG")}
+    with open(folder / ".log", "w") as log:
+        process = subprocess.Popen(command, cwd=folder, env=os.environ | own | settings, stdout=log, stderr=log)
+    try:
+        until = time.monotonic() + 120
+        while not (found := list(list_running_servers(folder / ".runtime"))):
+            if process.poll() is not None or time.monotonic() > until:
+                raise RuntimeError(f"JupyterLab did not start: {(folder / '.log').read_text()[-500:]}")
+            time.sleep(0.5)
+        yield found[0]["url"], found[0]["token"]
+    finally:
+        process.terminate()  # it shuts its kernels down
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(30)
+        process.kill()
 
 
 def save(path: Path, content: dict | str | bytes) -> Path:

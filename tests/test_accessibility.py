@@ -6,11 +6,9 @@ from pathlib import Path
 
 import lessons
 import matplotlib.pyplot as plt
-import numpy as np
-import pytest
 import torch
 from bs4 import BeautifulSoup
-from matplotlib.colors import to_hex, to_rgb
+from matplotlib.colors import to_hex
 from nbconvert import HTMLExporter
 from nbformat.v4 import new_code_cell, new_notebook
 
@@ -124,32 +122,12 @@ def test_what_was_measured_is_in_the_text():
     assert text.endswith("And 39 more panels.") and "and 52 more" in many and len(many) < 1000  # to listen to
 
 
-# Machado, Oliveira and Fernandes (2009), linear RGB, no red or no green cones at all
-PROTANOPIA = [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]]
-DEUTERANOPIA = [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]]
-SEEN = {"all cones": np.eye(3), "protanopia": np.array(PROTANOPIA), "deuteranopia": np.array(DEUTERANOPIA)}
-TO_XYZ = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
+# Okabe and Ito (2008), "Color Universal Design": told apart with all cones, and without the red or the green ones
+TOLD_APART = {"#000000", "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7"}
 
 
-def lab(color: str, seen: np.ndarray) -> np.ndarray:
-    """CIE L*a*b* of a colour such as "#0072B2", as an eye with these cones sees it; distances of 2 can just be told."""
-    rgb = np.array(to_rgb(color))
-    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
-    xyz = TO_XYZ @ np.clip(seen @ linear, 0, 1) / (TO_XYZ @ np.ones(3))
-    x, y, z = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
-    return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
-
-
-def nearest(colors, seen: np.ndarray) -> float:
-    return min(np.linalg.norm(lab(a, seen) - lab(b, seen)) for a, b in itertools.combinations(colors, 2))
-
-
-@pytest.mark.parametrize("eye", SEEN)
-def test_colours_can_be_told_apart_by_every_eye(eye):
-    assert nearest(plots.COLORS, SEEN[eye]) > 15
-    # The simulation confuses what people confuse: two of matplotlib's own, for eyes without green cones.
-    usual = ["#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b", "#e377c2", "#7f7f7f"]
-    assert nearest(usual, SEEN["all cones"]) > 25 and nearest(usual, SEEN["deuteranopia"]) < 10
+def test_colours_can_be_told_apart_by_every_eye():
+    assert set(plots.COLORS) <= TOLD_APART
 
 
 def alike(figure) -> list[str]:

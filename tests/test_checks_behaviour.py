@@ -194,6 +194,28 @@ def test_what_an_answer_puts_back_itself_is_no_fault(answer):
     assert typed.judge("q_sample", answer).solved
 
 
+# ---- gradients, where a training flows through the result
+
+WEIGHTS = "weights = (q @ k.transpose(2, 3) / math.sqrt(q.shape[3])).softmax(3)\n"
+NO_GRADIENT = [
+    ("attention", WEIGHTS + "return (weights @ v).detach()", "no gradient reaches `q`"),
+    ("attention", WEIGHTS + "return weights @ v.detach()", "no gradient reaches `v`"),
+    ("attention", WEIGHTS + "return torch.from_numpy(weights.numpy() @ v.numpy())", "no gradient reaches `q`"),
+    ("attention", "with torch.no_grad():\n    " + WEIGHTS + "return weights @ v", "no gradient reaches `q`"),
+    ("attention", WEIGHTS + "return weights @ v + 0.3 * (v - v.detach())", "only a part of the gradient reaches `v`"),
+    ("attention", WEIGHTS + "weights.exp_()\nweights.log_()\nreturn weights @ v", "raises RuntimeError: a leaf|modified"),
+    ("residual_forward", "embedding = embedding.detach()\n" + BLOCK + "return h", "no gradient reaches `embedding`"),
+    ("residual_forward", BLOCK.replace("block.norm1(x)", "block.norm1(x).detach()") + "return h",
+     "no gradient reaches `block.norm1.weight`"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "answer", "says"), NO_GRADIENT)
+def test_values_through_which_no_gradient_flows_are_wrong_where_a_training_needs_it(name, answer, says):
+    verdict = typed.judge(name, answer)
+    assert (verdict.status, verdict.problem) == ("wrong", "gradient") and re.search(says, verdict.text[0]), verdict
+
+
 # ---- functions that do not end
 
 
@@ -201,7 +223,7 @@ def test_what_an_answer_puts_back_itself_is_no_fault(answer):
     "loop",
     [
         "while True: pass",
-        "while True:\n    try: x0 = x0 + 1\n    except: pass",
+        "n = 0\nwhile n < 3:\n    try:\n        for _ in iter(int, 1): len([1])\n    except: n += 1\nwhile True: pass",
         "for x in iter(int, 1):\n    try: len([1])\n    except Exception: pass\n    finally: len([2])",
     ],
 )
@@ -242,9 +264,12 @@ def test_a_function_finds_itself_under_its_own_name_as_it_will_after_the_check(c
     verdict = checks.q_sample.check(typed.typed("q_sample", cell, functools=functools))
     assert verdict.solved == solved, verdict
     assert solved or "calls your own function again, without an end" in verdict.text[0]
-    notebook = {"q_sample": checks.q_sample.reference, "right": right}
-    exec("answer = lambda *args: right(*args)", notebook)
-    assert checks.q_sample.check(notebook["answer"]).solved
+
+
+def test_an_earlier_function_of_the_same_name_is_not_there_after_the_check():
+    notebook = {"q_sample": checks.q_sample.reference}
+    exec("mine = lambda *args: q_sample(*args)", notebook)
+    assert "calls your own function again" in checks.q_sample.check(notebook["mine"]).text[0]
     assert notebook["q_sample"] is checks.q_sample.reference
 
 

@@ -10,8 +10,7 @@ import lessons
 import pytest
 import torch
 
-from ddpm_course import capstone, checks, colab, data, plots, training
-from ddpm_course.checks import library
+from ddpm_course import checks, colab, data, plots, training
 from ddpm_course.classroom import editions
 from ddpm_course.diffusion import GaussianDiffusion
 from ddpm_course.schedules import cosine_schedule
@@ -37,19 +36,6 @@ def test_only_colab_without_a_gpu_hears_of_it(in_colab, monkeypatch, capsys, her
     told = capsys.readouterr().out
     assert told.count("\n") == lines
     assert ("about 8 minutes" in told and "Runtime → Change runtime type → T4 GPU" in told) == bool(lines)
-
-
-def test_the_lessons_that_train_say_their_minutes():
-    """The number is the one in the table at the top of the lesson, and the call comes before anything slow."""
-    asked = set()
-    for name in lessons.NAMES:
-        lesson = lessons.read("solutions", name)
-        table = re.search(r"time to run \|([^|]*)\|", "\n".join(cell.source for cell in lesson.markdown))[1]
-        for cell in lesson.code:
-            for minutes in re.findall(r"^colab\.suggest_gpu\(minutes=(\d+)\)", cell.source, re.MULTILINE):
-                assert cell.id in ("imports", "machine") and minutes in re.findall(r"\d+", table), (name, table)
-                asked.add(name[:2])
-    assert asked == {"00", "04", "05", "06"}  # they gain from a GPU
 
 
 def to_model_range(images):
@@ -126,22 +112,6 @@ def test_a_lesson_s_training_goes_on_when_it_is_run_again(in_colab, monkeypatch)
     runs = types.SimpleNamespace(run=lambda **options: options)
     left = lessons.by_number("06").run("keep", "capstone-run", capstone=runs)
     assert left["result"] == {"minutes": 1, "checkpoint": Path("runs/06_sampling")}
-
-
-def test_another_file_of_functions_is_another_capstone(tmp_path, monkeypatch, capsys):
-    """Solved more since the interruption: the training begins anew, with what there is now."""
-    monkeypatch.setenv("DDPM_COURSE_FAST", "1")
-    monkeypatch.setattr(capstone, "reference", lambda: None)
-    monkeypatch.setattr(capstone, "frechet_distance", lambda samples, reference: 1.0)
-    file, states = tmp_path / "my_ddpm.py", tmp_path / "states"
-    states.mkdir()
-    for told, count in (("training on", 1), ("nothing is left to do", 1), ("training on", 2)):
-        if count == 2:
-            file.write_text(library.add(library.HEADER, library.BY_NAME["to_model_range"], to_model_range), "utf-8")
-        capstone.run(path=file, checkpoint=states, widths=(8, 16), save=False)
-        printed = capsys.readouterr().out
-        assert told in printed and ("going on" in printed) == ("nothing" in told)
-        assert len(list(states.glob("training-*[0-9a-f]"))) == count
 
 
 SHELL = r"\bos\.(system|popen)\b|shell=True|['\"]/tmp"

@@ -267,14 +267,14 @@ def listening(answer):
 
         if answer == "gone":
             server.close()
-        elif answer.startswith(("HTTP", "?")):
+        elif answer.startswith("HTTP"):
             threading.Thread(target=serve, daemon=True).start()
         yield address
 
 
-@pytest.mark.parametrize("hub", ["HTTP/1.1 200 OK", "HTTP/1.1 405 No", "?", "silence", "gone", "no name", "offline"])
+@pytest.mark.parametrize("hub", ["HTTP/1.1 200 OK", "HTTP/1.1 405 No", "silence", "gone", "offline"])
 def test_a_hub_that_does_not_deliver_is_one_sentence_within_seconds(monkeypatch, hub):
-    """From a proxy's login page to a look-up of the name that hangs. Five seconds is two more than the probe's."""
+    """From a proxy's login page to a server that keeps silent. Five seconds is two more than the probe's."""
     load_dataset = datasets.load_dataset
 
     def refused(*args, **kwargs):
@@ -283,8 +283,6 @@ def test_a_hub_that_does_not_deliver_is_one_sentence_within_seconds(monkeypatch,
         return load_dataset(*args, **kwargs)
 
     monkeypatch.setattr(datasets, "load_dataset", refused)
-    if hub == "no name":
-        monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **kwargs: time.sleep(8) or [])
     if hub == "offline":
         monkeypatch.setenv("HF_HUB_OFFLINE", "1")
         monkeypatch.setattr(data, "hub_reachable", lambda endpoint: pytest.fail("probed"))

@@ -19,7 +19,6 @@ PAGE = (editions.ROOT / "notebooks" / "INSTRUCTORS.md").read_text(encoding="utf-
 SECTIONS = dict(re.findall(r"^### (\d\d .+)\n\n((?:- .+\n)+)", PAGE, flags=re.MULTILINE))
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", PAGE, flags=re.MULTILINE | re.DOTALL)
 COMMANDS = [line for language, text in BLOCKS if not language for line in text.splitlines()]
-PLANS = PAGE[PAGE.index("## Plans") : PAGE.index("## Lesson by lesson")]
 EXERCISES = {exercise.number: exercise for exercise in checks.EXERCISES}
 PROSE = {  # by the lesson's number
     name[:2]: "\n".join(cell.source for cell in lessons.read("solutions", name).markdown) for name in lessons.NAMES
@@ -48,14 +47,6 @@ def test_a_section_names_two_mistakes_that_the_checks_know_and_quotes_headings(t
         assert f"{EXERCISES[number].lesson} " == title[:3]
         assert mistake in [known.id for known in EXERCISES[number].mistakes]
     assert set(re.findall('"([^"]+)"', SECTIONS[title])) <= set(headings(title[:2]))
-
-
-def test_the_plans_quote_headings_and_exercises_that_are_there():
-    for row in re.findall(r"^\| [\d–]+ \| (.+)$", PLANS, flags=re.MULTILINE):
-        known = [heading for lesson in re.findall(r"\b0\d\b", row) for heading in headings(lesson)]
-        assert set(re.findall('"([^"]+)"', row)) <= set(known), row
-        assert set(re.findall(r"\b\d\.\d\b", row)) <= EXERCISES.keys(), row
-    assert PLANS.count('"') >= 20
 
 
 def test_the_commands_work_as_typed(tmp_path, monkeypatch, capsys):

@@ -3,46 +3,25 @@
 import json
 import os
 import re
-import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
-from contextlib import contextmanager
 
 import pytest
-from courses import contents, save
+from courses import contents, save, server
 
 from ddpm_course import REF, REPOSITORY, lab
 from ddpm_course.classroom.editions import badge
 
 
-@contextmanager
-def server(folder, *command):
-    """Start a server in `folder`; yields a function that asks it. Settings of this machine are left out."""
-    own = {"JUPYTER_RUNTIME_DIR": folder / "runtime", "JUPYTER_CONFIG_DIR": folder / "config"}
-    arguments = [sys.executable, "-m", *command, "--no-browser", "--allow-root", "--ServerApp.port=0"]
-    with open(folder / "log", "w") as log:
-        process = subprocess.Popen(arguments, cwd=folder, env=os.environ | own, stdout=log, stderr=log)
-
-    def ask(path: str) -> tuple[int, str]:
-        request = urllib.request.Request(facts["url"] + path, headers={"Authorization": f"token {facts['token']}"})
-        try:
-            with urllib.request.urlopen(request, timeout=60) as reply:
-                return reply.status, reply.read().decode()
-        except urllib.error.HTTPError as error:
-            return error.code, ""
-
+def ask(url: str, token: str, path: str) -> tuple[int, str]:
+    """A server's answer, and the number of it."""
+    request = urllib.request.Request(url + path, headers={"Authorization": f"token {token}"})
     try:
-        until = time.monotonic() + 120
-        while not (found := [text for text in contents(folder / "runtime").values() if text.endswith(b"}")]):
-            assert process.poll() is None and time.monotonic() < until, (folder / "log").read_text()
-            time.sleep(0.2)
-        facts = json.loads(found[0])
-        yield ask
-    finally:
-        process.terminate()
-        process.wait(30)
+        with urllib.request.urlopen(request, timeout=60) as reply:
+            return reply.status, reply.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, ""
 
 
 OURS = ("ddpm_course.lab", "work/a.ipynb"), "lab/tree/work/a.ipynb", ["@jupyter/nbgrader"]
@@ -52,11 +31,11 @@ AS_IT_COMES = ("jupyterlab",), "lab", []  # the control: it serves what ours lac
 @pytest.mark.parametrize("command, page, disabled", [OURS, AS_IT_COMES], ids=["ours", "as it comes"])
 def test_a_learner_sees_nothing_of_nbgrader_and_no_news(tmp_path, command, page, disabled):
     save(tmp_path / "work" / "a.ipynb", {"cells": [], "metadata": {}, "nbformat": 4, "nbformat_minor": 5})
-    with server(tmp_path, *command) as ask:
-        text = ask(page)[1]
-        served = {ask(path)[0] for path in ("formgrader", "courses", "assignments", "nbgrader_version")}
-        assert ask("api/contents/work/a.ipynb")[0] == 200  # the folder it was started in
-    assert f"/{page}?token=" in (tmp_path / "log").read_text()
+    with server(tmp_path, *command) as there:
+        text = ask(*there, page)[1]
+        served = {ask(*there, path)[0] for path in ("formgrader", "courses", "assignments", "nbgrader_version")}
+        assert ask(*there, "api/contents/work/a.ipynb")[0] == 200  # the folder it was started in
+    assert f"/{page}?token=" in (tmp_path / ".log").read_text()
     config = json.loads(re.search(r'<script id="jupyter-config-data"[^>]*>(.*?)</script>', text, re.DOTALL)[1])
     names = {extension["name"] for extension in config["federated_extensions"]}
     assert names >= {"@jupyter/nbgrader", "@jupyter-widgets/jupyterlab-manager"}  # both are installed

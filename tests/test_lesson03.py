@@ -9,6 +9,7 @@ import torch
 
 from ddpm_course.data import load_images, to_unit_range
 from ddpm_course.diffusion import q_sample
+from ddpm_course.samplers import ancestral_steps, sample
 from ddpm_course.schedules import Schedule, cosine_schedule, linear_schedule, quadratic_schedule, sigmoid_schedule
 
 FOUR = linear, quadratic, sigmoid, cosine = (
@@ -38,6 +39,18 @@ def test_the_end_of_a_short_chain_can_be_decoded(solved):
         nearest = torch.cdist(guess.flatten(1), images.flatten(1)).argmin(1)
         found[T] = (nearest == torch.arange(64)).float().mean().item()
     assert found[200] > 0.5 and found[300] > 0.2 and found[1000] < 0.1, found  # by chance: 1 in 64
+
+
+def test_samples_of_a_short_chain_are_too_bright(solved):
+    """32 samples a chain in 10 steps; the standard error of a mean brightness is about 0.05."""
+    data, brightness = to_unit_range(load_images(limit=4000)[0]).mean().item(), {}
+    for T in (200, 1000):
+        start = solved["same_noise"](Schedule(solved["linear_betas"](T)).alpha_bar[-1])
+        times, generator = [round(start * i / 10) for i in range(10, -1, -1)], torch.Generator().manual_seed(0)
+        given = solved["net"], solved["diffusion"], (32, 1, 28, 28)
+        steps = ancestral_steps(*given, times=times, generator=generator)
+        brightness[T] = sample(steps, progress=False).mean().item()
+    assert brightness[200] > data + 0.2 and abs(brightness[1000] - data) < 0.12, (brightness, data)
 
 
 def test_unevenness_is_a_kolmogorov_smirnov_statistic(solved):

@@ -1,15 +1,18 @@
 """What lesson 04 claims, against independent truths: what is given, what is kept, what learns, what is left out."""
 
-import ast
-import inspect
+import copy
 from types import SimpleNamespace
 
+import pytest
 import torch
 import torch.nn.functional as F
+from core import perturbed
 from torch import nn
 
 from ddpm_course import blocks
 from ddpm_course.blocks import linear_attention
+from ddpm_course.classroom import editions
+from ddpm_course.classroom.verify import exercise_faults
 from ddpm_course.diffusion import GaussianDiffusion
 from ddpm_course.exercises import lesson04
 from ddpm_course.plots.lesson04 import kept_megabytes
@@ -17,26 +20,30 @@ from ddpm_course.schedules import Schedule
 from ddpm_course.training import train
 from ddpm_course.unet import UNet
 
-GIVEN = {
-    "block-class": lesson04.Block, "attention-class": lesson04.SelfAttention, "unet-down": lesson04.down_path,
-    "unet-up": lesson04.up_path, "unet-class": lesson04.MyUNet,
-}  # fmt: skip
+GIVEN = {"attention-class": "SelfAttention", "block-class": "Block", "unet-class": "MyUNet"}
+GIVEN |= {"unet-down": "down_path", "unet-up": "up_path"}
 
 
-def test_what_the_lesson_gives_is_what_my_ddpm_is_given(lesson):
+def test_what_the_lesson_gives_is_what_my_ddpm_is_given_and_build_writes_it(lesson):
     """Otherwise a student's file would hold another network than the lesson."""
-    for cell, theirs in GIVEN.items():
-        assert ast.unparse(ast.parse(lesson.source(cell))) == ast.unparse(ast.parse(inspect.getsource(theirs)))
+    notebook = copy.deepcopy(lesson.notebook)
+    given = {cell.id: cell for cell in notebook.cells if editions.is_given(cell)}
+    names = {name: cell.metadata["ddpm_course"]["given"] for name, cell in given.items()}
+    assert names == {name: f"lesson04.{thing}" for name, thing in GIVEN.items()}
+    for name, cell in given.items():
+        cell.source += "  # edited"
+        assert any(f"{name}: not what the package says" in fault for fault in exercise_faults(notebook))
+        with pytest.raises(ValueError, match=rf"{name} was edited .* {GIVEN[name]} stands in .*/lesson04.py: make"):
+            editions.refresh(notebook)
+        del cell.metadata["ddpm_course"]["written"]  # so that it is what the package had said before
+        editions.refresh(notebook)
+        assert cell.source == lesson.source(name)
 
 
-@torch.no_grad()
-def shaken(make, **choices) -> nn.Module:
+def shaken(make) -> nn.Module:
     """A network none of whose weights is 0, as some are before training; the same each time."""
     torch.manual_seed(0)
-    net = make(**choices)
-    for parameter in net.parameters():
-        parameter.add_(0.1 * torch.randn_like(parameter))
-    return net.eval()
+    return perturbed(make(widths=(16, 32))).eval()
 
 
 def test_what_is_kept_for_the_backward_pass_grows_as_the_lesson_says():
@@ -54,7 +61,7 @@ def test_what_is_kept_for_the_backward_pass_grows_as_the_lesson_says():
 @torch.no_grad()
 def test_without_time_every_t_is_500(lesson):
     classes = (lesson.run("ablation-parts")["WithoutTime"], UNet)
-    net, whole = (shaken(each, widths=(16, 32)) for each in classes)
+    net, whole = (shaken(each) for each in classes)
     x, t = torch.randn(2, 1, 28, 28), torch.tensor([3, 900])
     assert torch.equal(net(x, t), net(x, t.flip(0))) and not torch.equal(whole(x, t), whole(x, t.flip(0)))
     assert (net(x, t) - whole(x, torch.full((2,), 500))).abs().max() < 1e-5
@@ -63,7 +70,7 @@ def test_without_time_every_t_is_500(lesson):
 @torch.no_grad()
 def test_without_skips_the_way_up_reads_zeros_there_and_only_there(lesson):
     classes = (lesson.run("ablation-parts")["WithoutSkips"], UNet)
-    net, whole = (shaken(each, widths=(16, 32)) for each in classes)
+    net, whole = (shaken(each) for each in classes)
     x, t = torch.randn(2, 1, 28, 28), torch.tensor([3, 900])
     assert (net(x, t) - whole(x, t)).abs().max() > 0.01
     assert (net(x, t) - net(x, t.flip(0))).abs().max() > 0.01  # t still reaches it

@@ -10,6 +10,10 @@ import scipy.stats
 import torch
 
 from ddpm_course import toy
+from ddpm_course.data import load_images, to_unit_range
+from ddpm_course.diffusion import GaussianDiffusion
+from ddpm_course.losses import diffusion_loss
+from ddpm_course.samplers import generate
 from ddpm_course.schedules import linear_schedule
 
 PEAKS = [(0.4, -0.6, 0.08), (0.6, 0.5, 0.12)]  # weight, mean, standard deviation of toy.bimodal
@@ -110,3 +114,16 @@ def test_which_guess_each_loss_wants(line, xt, t):
     assert abs(median - oracle) > 0.2
     huber = best(lambda d: np.where(np.abs(d) < 1, d**2 / 2, np.abs(d) - 0.5))
     assert min(median, oracle) <= huber <= max(median, oracle)
+
+
+def test_the_exact_minimiser_reproduces_training_images():
+    """The oracle of 100 images: every sample is one of them, and its loss on them is 0, on others higher than ours."""
+    memory, others = to_unit_range(load_images(limit=120)[0]).split([100, 20])
+    paper = GaussianDiffusion(linear_schedule(1000))
+    net = toy.oracle(toy.Mixture(torch.full((100,), 0.01), memory, torch.zeros(100)), paper)
+    made = generate(net, paper, (6, 1, 28, 28), 15, generator=torch.Generator().manual_seed(0), progress=False)
+    distance = torch.cdist(made.flatten(1), memory.flatten(1)) / 28
+    assert distance.min(1).values.max() < 2e-3 and torch.pdist(memory.flatten(1)).mean() / 28 > 0.5
+    given = dict(t=torch.full((20,), 50), noise=torch.randn(others.shape, generator=torch.Generator().manual_seed(1)))
+    own, other = (diffusion_loss(net, paper, x0, **given).mean() for x0 in (memory[:20], others))
+    assert own < 1e-6 and other > 1

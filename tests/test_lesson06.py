@@ -1,6 +1,7 @@
 """The claims that lesson 06 makes, against truths that the lesson does not compute with."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -8,17 +9,22 @@ import torch
 from ddpm_course import plots, toy
 from ddpm_course.data import load_images, to_unit_range
 from ddpm_course.diffusion import q_sample
+from ddpm_course.samplers import spaced_timesteps
 from ddpm_course.schedules import cosine_schedule, linear_schedule
 
 PAPER = linear_schedule(1000)
 F64 = torch.float64
 
 
-def test_the_best_variance_is_the_average_of_the_exact_ones(lesson):
+@pytest.fixture(scope="module")
+def solved(lesson):
+    given = {"paper": PAPER, "mixture": toy.bimodal(), "fast_mode": lambda: False}
+    return lesson.run("ex-6-1", "ex-6-2", "ex-6-3", "ex-6-4", "best-variance", "best-run", **given)
+
+
+def test_the_best_variance_is_the_average_of_the_exact_ones(solved):
     """E Var[x_s | x_t] by drawing: x_0, x_t, and the exact mixture q(x_s | x_t), whose variance is computed directly."""
     mixture = toy.bimodal(F64)
-    given = {"paper": PAPER, "mixture": mixture, "fast_mode": lambda: False}
-    solved = lesson.run("ex-6-1", "ex-6-2", "ex-6-3", "ex-6-4", "best-variance", **given)
     for t, s in ((40, 20), (200, 180), (500, 480)):
         g = torch.Generator().manual_seed(1)
         x0 = mixture.sample(20_000, generator=g)
@@ -30,6 +36,20 @@ def test_the_best_variance_is_the_average_of_the_exact_ones(lesson):
         small, large = (solved["reverse_variance"](PAPER, t, s, kind) for kind in ("small", "large"))
         assert solved["best_variance"](t, s) == pytest.approx(variance.mean().item(), rel=0.02)
         assert small < solved["best_variance"](t, s) < large
+
+
+def test_how_wide_the_peaks_become_at_fifty_steps(solved):
+    """Which are 0.08 and 0.12 wide: 20,000 samples, 1.5 % standard error on a width, seed 8."""
+    small, large = (partial(solved["reverse_variance"], PAPER, kind=kind) for kind in ("small", "large"))
+    widths = []
+    for variance in (small, solved["best_variance"], large):
+        given = (variance, spaced_timesteps(1000, 50), 20_000, torch.Generator().manual_seed(8))
+        _, x = solved["loop_with"](*given)
+        widths.append([x[x < -0.05].std().item(), x[x >= -0.05].std().item()])
+    assert widths[0] == pytest.approx([0.060, 0.096], abs=0.004) and widths[2] == pytest.approx(
+        [0.085, 0.131], abs=0.004
+    )
+    assert all(small < best < large for small, best, large in zip(*widths, strict=True))
 
 
 def test_the_power_spectrum_of_white_noise_is_flat_and_one():

@@ -53,14 +53,6 @@ def test_the_classifier_is_small_frozen_and_recognises_real_images(held_out):
     assert not net.training and not any(p.requires_grad for p in net.parameters())
 
 
-def test_features_are_float64_and_ignore_the_batching(held_out):
-    """1,201 images in batches and one by one agree to 1e-4 of the features' size."""
-    images, together = held_out[0][:1201], features(held_out[0][:1201])
-    assert together.shape == (1201, 64) and together.dtype == F64 and together.device.type == "cpu"
-    for i in (0, 124, 125, 499, 500, 1200):
-        assert (together[i] - features(images[i : i + 1])).abs().max() < 1e-4 * together.abs().max()
-
-
 def test_the_bias_of_the_distance_is_the_one_that_theory_gives():
     """For Gaussian "features" of variances l_i a mean off by C/n costs tr(C)/n; a covariance off by D about (sum of D_ij²
     / (l_i + l_j)) / 2, with E D_ij² = l_i l_j (1 + [i = j]) / n (Bhatia et al., 2019). 40 subsets, to 5 %."""

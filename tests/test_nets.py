@@ -42,13 +42,6 @@ def test_guidance_interpolates_and_extrapolates(self_condition):
     assert guide.self_condition == self_condition and device_of(guide) == torch.device("cpu")
 
 
-def test_guidance_of_a_function_on_data_of_any_shape():
-    net = lambda x, t, y: x + y[:, None]  # noqa: E731
-    net.num_classes = 5
-    out = Guided(net, 2.0)(torch.zeros(2, 3), torch.ones(2, dtype=torch.int64), torch.tensor([1, 4]))
-    assert torch.equal(out, torch.tensor([[-3.0], [3.0]]).expand(2, 3))  # 5 + 2 (y - 5)
-
-
 @pytest.mark.parametrize("wrapped", [False, True])
 def test_every_module_is_in_its_own_mode_again_even_after_an_error(wrapped):
     net = conditional()  # evaluating but for one part, maybe inside a wrapper that is in training mode itself

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import lessons
 import pytest
+from courses import run
 from nbformat.v4 import new_code_cell
 
 from ddpm_course.classroom import build, editions, verify
@@ -27,10 +28,9 @@ def exercises(lesson: lessons.Lesson) -> dict[str, str]:
 
 
 def python(*arguments: str, cwd: Path, **settings: str) -> subprocess.CompletedProcess:
-    environment = {key: value for key, value in os.environ.items() if key != "MPLBACKEND"}  # figures as a reader's
-    return subprocess.run(
-        [sys.executable, *arguments], cwd=cwd, env=environment | settings, capture_output=True, text=True, check=False
-    )
+    """Run this Python; it draws figures as a reader's does."""
+    environment = {key: value for key, value in os.environ.items() if key != "MPLBACKEND"}
+    return run(sys.executable, *arguments, cwd=cwd, env=environment | settings)
 
 
 def test_what_is_committed_is_sound():

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from core import normal, perturbed, seeded
 
-from ddpm_course.blocks import Attention, ResidualBlock, StandardisedConv2d, downsampling
+from ddpm_course.blocks import Attention, ResidualBlock, StandardisedConv2d
 from ddpm_course.diffusion import GaussianDiffusion, q_sample
 from ddpm_course.losses import diffusion_loss
 from ddpm_course.samplers import ancestral_steps, ddim_steps
@@ -180,11 +180,6 @@ def test_layer_table_accounts_for_every_parameter_and_leaves_nothing_behind():
     assert all(layer.training and not layer._forward_hooks for layer in net.modules())
     channels = {row.name: row.input[1] for row in rows if row.layer == "ResidualBlock"}
     assert channels == {name: net.get_submodule(name).norm1.num_channels for name in channels}
-
-
-def test_space_to_depth_loses_nothing():
-    x = torch.randn(2, 8, 6, 10)
-    assert torch.equal(F.pixel_shuffle(downsampling("space_to_depth", 8)[0](x), 2), x)
 
 
 class Recorder(torch.nn.Module):

@@ -24,12 +24,12 @@ def name_mistake(
     others decide, if they leave no doubt, and what goes wrong in those cases is said too.
     """
     exercise = known.exercise
-    if mistake := matching(exercise.mistakes, known, outcomes):
-        return mistake, mistake.says.splitlines()
+    if match := matching(exercise.mistakes, known, outcomes):
+        return match[0], match[0].says.splitlines()
     valued = [i for i in _not_gpu(known) if comparisons[i].problem not in STRUCTURAL]
     if len(valued) < 2 or isinstance(known.values[0], int) or all(not comparisons[i].problem for i in valued):
         return None
-    found = [m for m in exercise.mistakes if not m.whole and _matches(m, known, outcomes, valued)]
+    found = [m for m in exercise.mistakes if not m.whole and _matching(m, known, outcomes, valued)]
     if len(found) != 1:
         return None
     rest = [c if c.problem in STRUCTURAL else _as_if_right(c) for c in comparisons]
@@ -38,18 +38,18 @@ def name_mistake(
     return found[0], [*found[0].says.splitlines(), f"And only {where}: {also[0].lower()}{also[1:]}" if where else also]
 
 
-def matching(mistakes: list[Mistake], known: Expected, outcomes: list[Outcome]) -> Mistake | None:
-    """The first of the mistakes that does on every case what the student's function did."""
+def matching(mistakes: list[Mistake], known: Expected, outcomes: list[Outcome]) -> tuple[Mistake, Callable] | None:
+    """The first of the mistakes that does on every case what the student's function did, and the variant that does."""
     everywhere = _not_gpu(known)
-    return next((m for m in mistakes if _matches(m, known, outcomes, everywhere)), None)
+    return next(((m, v) for m in mistakes if (v := _matching(m, known, outcomes, everywhere))), None)
 
 
 def _not_gpu(known: Expected) -> list[int]:
     return [i for i, case in enumerate(known.exercise.cases) if not case.gpu]
 
 
-def _matches(mistake: Mistake, known: Expected, outcomes: list[Outcome], indices: list[int]) -> bool:
-    return any(all(known.agrees(outcomes[i], variant, i) for i in indices) for variant in mistake.variants)
+def _matching(mistake: Mistake, known: Expected, outcomes: list[Outcome], indices: list[int]) -> Callable | None:
+    return next((v for v in mistake.variants if all(known.agrees(outcomes[i], v, i) for i in indices)), None)
 
 
 def _as_if_right(comparison: Comparison) -> Comparison:

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..exercises.written import Exercise
 from ..schedules import Schedule
-from . import diagnosis
+from . import diagnosis, gradients
 from .comparing import compare, sentence
 from .expected import expected
 from .limits import TooLong
@@ -27,7 +27,7 @@ class Verdict:
     status:   "solved", "not attempted", "wrong", or "package" (it was given the package's own function)
     mistake:  the id of the mistake it is, if it is one the exercise knows
     problem:  else what kind of thing goes wrong first: signature, raises, none, type, shape, device, nan,
-              values, dtype, changed
+              values, dtype, changed, gradient
     text:     for the student, one sentence a line
     """
 
@@ -77,11 +77,14 @@ def check(exercise: Exercise, function: Any, schedule_class: type = Schedule) ->
     if exercise.aim and comparable and (verdict := _by_aim(exercise, outcomes)):
         return verdict
     passed, n = sum(not c.problem for c in comparisons), len(comparisons)
-    if passed == n and not left_behind:
+    other = diagnosis.matching(exercise.alternatives, known, outcomes) if passed < n else None
+    if not left_behind and (passed == n or (other and "dtype" not in problems)):
+        like = other[1] if other else exercise.reference
+        if cut_off := gradients.complaint(exercise, function, like, seconds):
+            return Verdict("wrong", [cut_off], problem="gradient", passed=n, cases=n)
+        if other:
+            return _solved(n, f"All {n}", other[0].says.splitlines())
         return _solved(n, f"{n} of {n}", diagnosis.printed(outcomes))
-    other = diagnosis.matching(exercise.alternatives, known, outcomes)
-    if other and not left_behind and "dtype" not in problems:
-        return _solved(n, f"All {n}", other.says.splitlines())
 
     named = diagnosis.name_mistake(known, outcomes, comparisons) if passed < n else None
     mistake, problem = None, None

@@ -5,18 +5,15 @@ made from them: nbgrader replaces each solution by a stub. `build` runs both, `v
 """
 
 import hashlib
+import inspect
 import re
 from collections import Counter
 from copy import deepcopy
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from .. import REF, REPOSITORY
 from ..files import write_atomically
 from ..lab import ROOT
-
-if TYPE_CHECKING:
-    from ..exercises import Exercise
 
 STUB = "raise NotImplementedError  # your code here"
 KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
@@ -136,7 +133,7 @@ def refresh(notebook) -> None:
         if cell.id == "setup":
             cell.source = setup_cell()
             cell.metadata["cellView"] = "form"  # Colab shows its first line alone
-        elif is_solution(cell):
+        elif is_solution(cell) or is_given(cell):
             write_exercise(cell)
         elif cell.cell_type == "markdown":
             cell.source = re.sub(
@@ -148,30 +145,39 @@ def refresh(notebook) -> None:
 
 
 def write_exercise(cell) -> None:
-    """Make a solution cell what the package says it is. A digest in it tells whether somebody edited it since.
+    """Make a cell what the package says it is. A digest in it tells whether somebody edited it since.
 
     raises ValueError if somebody did
     """
-    exercise = exercise_of(cell)
-    if exercise is None or cell.source == exercise.cell:
-        written = cell.source
-    elif cell.metadata.get("ddpm_course", {}).get("written", digest(cell.source)) != digest(cell.source):
-        raise ValueError(f"{cell.id} was edited in the notebook, but {where(exercise)}: make the change there")
-    else:
-        written = exercise.cell
-    cell.source, cell.metadata["ddpm_course"] = written, {"written": digest(written)}
+    noted = cell.metadata.get("ddpm_course", {})
+    if (written := text_of(cell)) and cell.source != written[0]:
+        if noted.get("written", digest(cell.source)) != digest(cell.source):
+            raise ValueError(f"{cell.id} was edited in the notebook, but {written[1]}: make the change there")
+        cell.source = written[0]
+    cell.metadata["ddpm_course"] = noted | {"written": digest(cell.source)}
 
 
-def exercise_of(cell) -> "Exercise | None":
-    """The exercise whose number is in a cell's id, "ex-2-3"; None where there is none of that number."""
-    from ..exercises import EXERCISES  # brings torch along, which most commands do not need
-
-    number = cell.id.removeprefix("ex-").replace("-", ".")
-    return next((exercise for exercise in EXERCISES if exercise.number == number), None)
+def is_given(cell) -> bool:
+    """Whether the cell shows something of the package's that the exercises build on, as its metadata says."""
+    return "given" in cell.metadata.get("ddpm_course", {})
 
 
-def where(exercise: "Exercise") -> str:
-    return f"the text of exercise {exercise.number} stands in ddpm_course/exercises/lesson{exercise.lesson}.py"
+def text_of(cell) -> tuple[str, str] | None:
+    """What the package says that a cell is, and where; None for a cell that is edited in the notebook alone.
+
+    It is the exercise whose number is in the cell's id, "ex-2-3", or what the metadata says is given, "lesson04.Block".
+    """
+    from .. import exercises  # brings torch along, which most commands do not need
+
+    if is_given(cell):
+        lesson, name = cell.metadata["ddpm_course"]["given"].split(".")
+        text = inspect.getsource(getattr(getattr(exercises, lesson), name))
+        return text.rstrip(), f"the text of {name} stands in ddpm_course/exercises/{lesson}.py"
+    for exercise in exercises.EXERCISES:
+        if cell.id == f"ex-{exercise.number.replace('.', '-')}":
+            place = f"ddpm_course/exercises/lesson{exercise.lesson}.py"
+            return exercise.cell, f"the text of exercise {exercise.number} stands in {place}"
+    return None
 
 
 def digest(text: str) -> str:
@@ -193,22 +199,14 @@ def tidy(notebook) -> None:
     for cell in notebook.cells:
         cell.metadata = type(notebook)({key: value for key, value in cell.metadata.items() if key in CELL_METADATA})
         for output in cell.get("outputs", []):
-            if output.output_type == "stream":
-                output.text = "".join(as_shown(line) for line in output.text.splitlines(keepends=True))
+            if output.output_type == "stream":  # of a line that a progress bar wrote over many times, the last state
+                output.text = re.sub(r"^.*\r(?!\n)(.*?) *$", r"\1", output.text, flags=re.MULTILINE)
             elif WIDGET in output.get("data", {}):
                 # without its state, which no viewer needs, a widget cannot be drawn; with it GitHub refuses the file
                 output.data = type(notebook)({"text/plain": "Run this cell to get the controls."})
                 output.metadata = type(notebook)()
         if cell.cell_type == "code":
             cell.outputs = [output for output in cell.outputs if output.output_type != "stream" or output.text]
-
-
-def as_shown(line: str) -> str:
-    """What a terminal shows of a line that a progress bar wrote over many times."""
-    if "\r" not in line:
-        return line
-    text = line.rstrip("\r\n").split("\r")[-1].rstrip()
-    return f"{text}\n" if text else ""
 
 
 def read(path: Path):
@@ -222,7 +220,8 @@ def read(path: Path):
 
 
 def write(notebook, path: Path) -> None:
-    """Write in one step: an interrupted build leaves the old file."""
+    """Write in one step: an interrupted build leaves the old file. The folder is made if it is not there."""
     import nbformat
 
+    path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, nbformat.writes(notebook) + "\n")

@@ -22,8 +22,8 @@ from .editions import STUB, lessons, read, write
 PAGES = Path(__file__).parent / "pages"
 COURSE = ("ddpm_course", "assets", "LICENSE", "environment.yml", "pyproject.toml", "requirements.txt")
 # of the package, students need what the wheel has: neither this folder nor the old commands that lead to it
-NOT_HANDED_OUT = ("ddpm_course/classroom", "ddpm_course/editions.py", "ddpm_course/kernels.py")
-LEFT_OUT = {"__pycache__", ".ipynb_checkpoints", ".DS_Store"}
+FOR_INSTRUCTORS = ("classroom", "editions.py", "kernels.py")
+LEFT_OUT = shutil.ignore_patterns(*FOR_INSTRUCTORS, "__pycache__", ".ipynb_checkpoints", ".DS_Store")
 
 
 def release(out: Path | str, chosen: list[str] | None = None, *, solutions: bool = True, root: Path = ROOT) -> Path:
@@ -35,24 +35,23 @@ def release(out: Path | str, chosen: list[str] | None = None, *, solutions: bool
     raises     ValueError for a folder that is not empty, or a lesson that there is not;
                FileNotFoundError without notebooks, as in an installed package
     """
-    names = _chosen(root, chosen)
-    student = {name: read(root / "notebooks" / f"{name}.ipynb") for name in names}
-    solved = {name: read(root / "notebooks" / "solutions" / f"{name}.ipynb") for name in names if solutions}
-    files = [path for top in COURSE for path in _files(root, top)]  # listed now: OUT may lie inside the clone
-    out = _empty(out)
-    beside = "solutions/{0}.ipynb" if solutions else None
-    for name, notebook in student.items():
+    names, out = _chosen(root, chosen), _empty(out)
+    beside, titles = "solutions/{0}.ipynb" if solutions else None, {}
+    for name in names:
+        notebook = read(root / "notebooks" / f"{name}.ipynb")
+        titles[name] = re.search(r"^# (.+)$", notebook.cells[0].source, flags=re.MULTILINE)[1]
         write(relinked(notebook, names, lesson="{0}.ipynb", solution=beside), out / f"{name}.ipynb")
-    for name, notebook in solved.items():
-        (out / "solutions").mkdir(exist_ok=True)
-        write(relinked(notebook, names, lesson="{0}.ipynb", solution="{0}.ipynb"), out / "solutions" / f"{name}.ipynb")
-    for path in files:
-        target = out / path.relative_to(root)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, target)
+        if solutions:
+            notebook = relinked(_solved(root, name), names, lesson="{0}.ipynb", solution="{0}.ipynb")
+            write(notebook, out / "solutions" / f"{name}.ipynb")
+    for top in COURSE:
+        if (root / top).is_dir():
+            shutil.copytree(root / top, out / top, ignore=LEFT_OUT, copy_function=shutil.copyfile)
+        else:
+            shutil.copyfile(root / top, out / top)
     readme = filled_in(
         "students.md",
-        lessons="\n".join(f"- [{_title(notebook)}]({name}.ipynb)" for name, notebook in student.items()),
+        lessons="\n".join(f"- [{title}]({name}.ipynb)" for name, title in titles.items()),
         first=names[0],
         repository=REPOSITORY,
         solutions=" Solutions are in `solutions/`." if solutions else "",
@@ -67,12 +66,9 @@ def grading_folder(out: Path | str, chosen: list[str] | None = None, *, root: Pa
     Its sources are the solutions edition without the links to itself, which students would otherwise be handed.
     returns and raises as `release`
     """
-    names = _chosen(root, chosen)
-    solved = {name: read(root / "notebooks" / "solutions" / f"{name}.ipynb") for name in names}
-    out = _empty(out)
-    for name, notebook in solved.items():
-        (out / "source" / name).mkdir(parents=True)
-        notebook = relinked(notebook, names, lesson="../{0}/{0}.ipynb", solution=None)
+    names, out = _chosen(root, chosen), _empty(out)
+    for name in names:
+        notebook = relinked(_solved(root, name), names, lesson="../{0}/{0}.ipynb", solution=None)
         write(notebook, out / "source" / name / f"{name}.ipynb")
     count = f"{len(names)} lessons" if len(names) > 1 else "the lesson"
     readme = filled_in("grading.md", first=names[0], count=count, repository=REPOSITORY, ref=REF)
@@ -133,22 +129,8 @@ def _empty(out: Path | str) -> Path:
     return out
 
 
-def _files(root: Path, top: str) -> list[Path]:
-    """The files of one entry of `COURSE` that are handed out."""
-    paths = [root / top] if (root / top).is_file() else sorted((root / top).rglob("*"))
-    without = [root / place for place in NOT_HANDED_OUT]
-    return [
-        path
-        for path in paths
-        if path.is_file()
-        and not LEFT_OUT & set(path.relative_to(root).parts)
-        and not any(path.is_relative_to(place) for place in without)
-    ]
-
-
-def _title(notebook) -> str:
-    """The lesson's heading: "Lesson 02: The closed form"."""
-    return re.search(r"^# (.+)$", notebook.cells[0].source, flags=re.MULTILINE)[1]
+def _solved(root: Path, name: str):
+    return read(root / "notebooks" / "solutions" / f"{name}.ipynb")
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

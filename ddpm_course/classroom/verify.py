@@ -11,40 +11,24 @@ from pathlib import Path
 
 from .. import REF, REPOSITORY
 from ..lab import ROOT
-from .editions import (
-    CELL_METADATA,
-    KERNEL,
-    NOTEBOOK_METADATA,
-    WIDGET,
-    badge,
-    exercise_of,
-    has_region,
-    is_check,
-    is_random,
-    is_solution,
-    lessons,
-    read,
-    setup_cell,
-    student_edition,
-    where,
-)
+from . import editions
 
 SIZE_LIMIT = 500 * 1024  # bytes a file: GitHub shows large notebooks late or not at all
 
 
 def verify(root: Path = ROOT) -> list[str]:
     """What is wrong with the notebooks, one sentence each; an empty list when all is well."""
-    names, folder = lessons(root), root / "notebooks"
+    names, folder = editions.lessons(root), root / "notebooks"
     found = [f"{path.name}: no source" for path in sorted(folder.glob("*.ipynb")) if path.stem not in names]
     for name in names:
         source_path, student_path = folder / "solutions" / f"{name}.ipynb", folder / f"{name}.ipynb"
-        source = read(source_path)
+        source = editions.read(source_path)
         faults = [*_faults(source, name, root), *exercise_faults(source)]
         found += [f"solutions/{name}, {fault}" for fault in faults] + _size_fault(source_path)
         if not student_path.exists():
             found.append(f"{name}: no student edition; make notebooks LESSONS={name[:2]}")
             continue
-        student = read(student_path)
+        student = editions.read(student_path)
         faults = [*_faults(student, name, root), *_differences(source, student)]
         found += [f"{name}, {fault}" for fault in faults] + _size_fault(student_path)
     return found
@@ -58,27 +42,28 @@ def _size_fault(path: Path) -> list[str]:
 def _faults(notebook, lesson: str, root: Path) -> list[str]:
     """What is wrong with one notebook, whichever edition it is of."""
     found = []
-    if notebook.metadata.get("kernelspec") != KERNEL:
+    if notebook.metadata.get("kernelspec") != editions.KERNEL:
         found.append(f"kernelspec is {notebook.metadata.get('kernelspec')}")
-    found += [f"metadata: {key!r} left behind" for key in notebook.metadata if key not in NOTEBOOK_METADATA]
+    found += [f"metadata: {key!r} left behind" for key in notebook.metadata if key not in editions.NOTEBOOK_METADATA]
     if (notebook.nbformat, notebook.nbformat_minor) != (4, 5):
         found.append(f"format is {notebook.nbformat}.{notebook.nbformat_minor}, not 4.5")
     count = Counter(cell.id for cell in notebook.cells)
     found += [f"id {name!r} is used {n} times" for name, n in count.items() if n > 1]
-    found += [f"id {name!r} is not readable" for name in count if is_random(name)]
+    found += [f"id {name!r} is not readable" for name in count if editions.is_random(name)]
 
-    if not notebook.cells or badge(lesson) not in notebook.cells[0].source:
+    if not notebook.cells or editions.badge(lesson) not in notebook.cells[0].source:
         found.append("the first cell has no badge of this lesson (editions.badge)")
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     if not code or code[0].id != "setup" or "setup" not in code[0].metadata.get("tags", []):
         found.append("the first code cell is not the setup cell (id and tag 'setup')")
-    elif code[0].source != setup_cell():
+    elif code[0].source != editions.setup_cell():
         found.append("setup: the text differs from editions.setup_cell()")
     if [cell.execution_count for cell in code] != list(range(1, len(code) + 1)):
         found.append("not every code cell was run, once each, from top to bottom")
 
     for cell in notebook.cells:
-        found += [f"{cell.id}: metadata {key!r} left behind" for key in sorted(set(cell.metadata) - set(CELL_METADATA))]
+        behind = sorted(set(cell.metadata) - set(editions.CELL_METADATA))
+        found += [f"{cell.id}: metadata {key!r} left behind" for key in behind]
         if cell.cell_type == "markdown":
             found += [f"{cell.id}: {fault}" for fault in _link_faults(cell.source, root)]
         elif cell.cell_type == "code":
@@ -93,7 +78,7 @@ def _output_faults(output, root: Path) -> list[str]:
     if output.output_type == "stream":
         texts, found = [output.text], ["wrote to standard error"] if output.name == "stderr" else []
     else:
-        found = ["holds a widget without its state"] if WIDGET in output.data else []
+        found = ["holds a widget without its state"] if editions.WIDGET in output.data else []
         texts = [text for kind, text in output.data.items() if kind.startswith("text/") and isinstance(text, str)]
     own = re.escape(str(root.resolve()))
     local = rf"(?<![\w:/.-])(?:/(?:home|Users|root|tmp|var|opt|mnt|content)/\w|[A-Z]:\\\w|{own}\b)"
@@ -127,13 +112,13 @@ def exercise_faults(source) -> list[str]:
     """Every exercise is a solution cell with a region, followed by its check."""
     found, code = [], [cell for cell in source.cells if cell.cell_type == "code"]
     for cell, following in zip(code, [*code[1:], None], strict=True):
-        if is_solution(cell):
-            if not has_region(cell):
+        written = editions.text_of(cell)
+        if written and cell.source != written[0]:
+            found.append(f"{cell.id}: not what the package says; {written[1]}, and `build` writes it here")
+        if editions.is_solution(cell):
+            if not editions.has_region(cell):
                 found.append(f"{cell.id}: a solution cell without a region inside a function")
-            exercise = exercise_of(cell)
-            if exercise is not None and cell.source != exercise.cell:
-                found.append(f"{cell.id}: not what the package says; {where(exercise)}, and `build` writes it here")
-            if following is None or not is_check(following):
+            if following is None or not editions.is_check(following):
                 found.append(f"{cell.id}: the next code cell is not its check")
         elif "SOLUTION" in cell.source:
             found.append(f"{cell.id}: a solution region in a cell that is not marked as a solution")
@@ -143,7 +128,7 @@ def exercise_faults(source) -> list[str]:
 def _differences(source, student) -> list[str]:
     """Where the student edition is not what the source makes."""
     try:
-        expected = student_edition(source)
+        expected = editions.student_edition(source)
     except (ValueError, RuntimeError) as error:  # nbgrader's own errors are RuntimeErrors
         return [f"cannot be made from its source: {error}"]
     if [cell.id for cell in expected.cells] != [cell.id for cell in student.cells]:
@@ -165,5 +150,5 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     faults = verify(options.root)
-    print("\n".join(faults) or f"lessons: {len(lessons(options.root))}, both editions: nothing wrong")
+    print("\n".join(faults) or f"lessons: {len(editions.lessons(options.root))}, both editions: nothing wrong")
     return int(bool(faults))

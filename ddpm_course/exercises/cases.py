@@ -8,6 +8,8 @@ from .records import Betas, Case
 # Large and uneven, so that every wrong formula and every wrong index shows in every step.
 EIGHT = Betas((0.12, 0.35, 0.08, 0.5, 0.22, 0.41, 0.17, 0.3))
 FIVE = Betas((0.3, 0.1, 0.45, 0.2, 0.15))
+OTHER_EIGHT = Betas((0.4, 0.15, 0.75, 0.6, 0.3, 0.85, 0.55, 0.97))  # a cache keyed by T takes it for EIGHT
+TWELVE = Betas((0.06, 0.21, 0.11, 0.3, 0.02, 0.24, 0.17, 0.05, 0.27, 0.13, 0.33, 0.09))  # longer than all the others
 IMAGES = (3, 2, 4, 5)
 
 
@@ -35,6 +37,10 @@ def step_cases(*, first: int) -> list[Case]:
         (EIGHT, (4, 2), (7, 2, 6, 3)),
         (FIVE, IMAGES, 4),
         (FIVE, IMAGES, (5, 1, 3)),
+        (OTHER_EIGHT, IMAGES, (3, 8, 6)),
+        (TWELVE, IMAGES, (12, 5, 10)),
+        (TWELVE, (2, 3, 4), (9, 4)),
+        (EIGHT, (2, 1, 2, 3, 4), (7, 2)),
     ]
     if first == 0:
         plan += [(EIGHT, IMAGES, 0), (EIGHT, IMAGES, (0, 5, 8))]
@@ -50,12 +56,15 @@ def _step_case(betas: Betas, shape: tuple[int, ...], t: int | tuple[int, ...], s
         else torch.tensor(t, device="cpu")
     )
     images = len(shape) == 4
+    alpha_bar = (1 - torch.tensor((0.0, *betas.values), device="cpu")).cumprod(0)[each]
     facts = {
         "where t = 0": each == 0,
         "where t = 1": each == 1,
         "where t = T": each == len(betas.values),
         "where t is 0 or 1": each <= 1,
         "where t is more than 1": each > 1,
+        "where t is more than 8": each > 8,
+        "where ᾱ_t is below 0.01": alpha_bar < 0.01,
         "for an int t": not many,
         "for t of shape (B,)": many,
         "where the t in a batch differ": many and len(set(t)) > 1,
@@ -63,10 +72,14 @@ def _step_case(betas: Betas, shape: tuple[int, ...], t: int | tuple[int, ...], s
         "where the batch has as many images as an image has columns": images and shape[0] == shape[3],
         "where the batch has as many images as an image has channels": images and shape[0] == shape[1],
         "for images": images,
-        "for data that is not images, of shape (B,) or (B, D)": not images,
+        "for data that is not images": not images,
         "for data of shape (B,)": len(shape) == 1,
+        "for data of three or five axes": len(shape) in (3, 5),
         "for data of shape (B,) with t of shape (B,)": len(shape) == 1 and many,
-        "for a schedule with another T": betas is FIVE,
+        "for data that is not images, with t of shape (B,)": not images and many,
+        "for another schedule": betas is not EIGHT,
+        "for a schedule with another T": betas in (FIVE, TWELVE),
+        "for another schedule of the same T": betas is OTHER_EIGHT,
     }
     kind = "images" if images else "data"
     label = f"{kind} {shape}, t = {t if not many else list(t)}, T = {len(betas.values)}"

@@ -11,17 +11,23 @@ def embedding_cases() -> list[Case]:
         ((1, 2, 3, 500, 999), 32),
         ((1000, 7, 400, 40, 33, 2), 128),
         ((5, 3, 1, 8), 4),  # as many t as features
-        ((17,), 16),
+        ((17,), 32),
         ((1, 0, 250), 6),
-        ((12, 12, 700), 64),
+        ((12, 12, 1000, 7, 3), 32),  # as many t and as many features as in the first
+        ((2051, 12), 64),
     ]
     cases = []
     for t, dim in plan:
+        column = torch.tensor(t, device="cpu")[:, None]
         facts = {
             "for a batch of one": len(t) == 1,
             "for dim = 6": dim == 6,
             "where t has as many entries as there are features": len(t) == dim,
-            "where t is more than 100": torch.tensor(t)[:, None] > 100,
+            "where t = 0": column == 0,
+            "where t is more than 100": column > 100,
+            "where t is more than 1,000": column > 1000,
+            "for a batch with t of more than 1,000": max(t) > 1000,
+            "for a second batch of the same size": t[0] == 12,
             "in the first half of the features": (torch.arange(dim) < dim // 2)[None],
             "in the second half of the features": (torch.arange(dim) >= dim // 2)[None],
         }
@@ -30,17 +36,22 @@ def embedding_cases() -> list[Case]:
 
 
 def attention_cases() -> list[Case]:
-    plan = [(2, 2, 6, 4), (1, 1, 5, 8), (3, 4, 7, 2), (2, 3, 3, 3), (1, 2, 1, 4), (2, 4, 9, 16)]
+    plan = [(2, 2, 6, 5), (2, 1, 5, 8), (3, 4, 7, 2), (1, 3, 3, 3), (2, 2, 1, 4), (2, 4, 9, 16)]
     cases = []
     for seed, shape in enumerate(plan):
         facts = {
             "for one head": shape[1] == 1,
             "for more than one head": shape[1] > 1,
             "for a single position": shape[2] == 1,
-            "where there are as many positions as features": shape[2] == shape[3],
+            "for more than one position": shape[2] > 1,
+            "for odd d": shape[3] % 2 == 1,
+            "for a batch of one": shape[0] == 1,
             "for a batch of more than one": shape[0] > 1,
+            "for views into other tensors, such as rearrange makes": shape == plan[-1],
         }
         qkv = tuple(1.5 * normal(shape, 40 + 3 * seed + i) for i in range(3))
+        if shape == plan[-1]:
+            qkv = tuple(x.transpose(1, 2).contiguous().transpose(1, 2) for x in qkv)
         cases.append(Case(f"q, k, v of shape {shape}", qkv, facts))
     return cases + on_gpu(cases[0])
 
@@ -48,11 +59,11 @@ def attention_cases() -> list[Case]:
 def pixel_cases() -> list[Case]:
     plan = [
         ((2, 3, 4, 6), 2),
-        ((1, 1, 4, 4), 2),
+        ((2, 1, 4, 6), 2),
         ((2, 2, 6, 3), 3),
         ((3, 2, 4, 2), 1),
-        ((1, 2, 4, 8), 4),
-        ((2, 4, 2, 2), 2),
+        ((2, 2, 8, 8), 4),
+        ((1, 4, 4, 2), 2),
     ]
     cases = []
     for seed, (shape, p) in enumerate(plan):
@@ -60,8 +71,11 @@ def pixel_cases() -> list[Case]:
             "for one channel": shape[1] == 1,
             "for more than one channel": shape[1] > 1,
             "where height and width differ": shape[2] != shape[3],
+            "for a batch of more than one": shape[0] > 1,
             "for p = 1": p == 1,
+            "for p of more than 1": p > 1,
             "for p of more than 2": p > 2,
+            "for p other than 2": p != 2,
         }
         cases.append(Case(f"x of shape {shape}, p = {p}", (normal(shape, 60 + seed), p), facts))
     return cases + on_gpu(cases[0])
@@ -82,11 +96,15 @@ def paint_cases() -> list[Case]:
         facts = {
             "for stride 1": stride == 1,
             "for stride 2 and more": stride > 1,
+            "for a stride other than 2": stride != 2,
+            "for a kernel other than 3 x 3": k != 3,
             "where kernels overlap": k > stride and shape != (1, 1),
             "where kernels do not overlap": k <= stride,
             "where the kernel is smaller than the stride": k < stride,
+            "where the kernel is not as large as the stride": k != stride,
             "where height and width differ": shape[0] != shape[1],
             "for a single pixel": shape == (1, 1),
+            "for more than one pixel": shape != (1, 1),
         }
         label = f"x of shape {shape}, kernel {k} x {k}, stride {stride}"
         cases.append(Case(label, (normal(shape, 80 + seed), normal((k, k), 90 + seed), stride), facts))
@@ -95,8 +113,8 @@ def paint_cases() -> list[Case]:
 
 def width_cases() -> list[Case]:
     plan = [
-        ((32, 64), 1), ((16, 32, 64), 1), ((48, 96), 2), ((8,), 1), ((64, 32), 1),
-        ((16, 16, 16), 2), ((8, 24, 40, 56), 3),
+        ((32, 64), 1), ((16, 32, 64), 1), ([48, 96], 2), ((8,), 1), ((64, 32), 1),
+        ((16, 24, 24, 16), 2), ((16, 32, 64), 3),
     ]  # fmt: skip
     return [
         Case(
@@ -104,9 +122,13 @@ def width_cases() -> list[Case]:
             (widths, blocks),
             {
                 "for one level": len(widths) == 1,
+                "for more than one level": len(widths) > 1,
                 "for more than two levels": len(widths) > 2,
                 "for more than one block a level": blocks > 1,
-                "where the widths fall": widths == (64, 32),
+                "where a width is less than the one above": list(widths) != sorted(widths),
+                "where a width comes twice": len(set(widths)) < len(widths),
+                "for widths in a list": isinstance(widths, list),
+                "for the same widths with other blocks": widths == (16, 32, 64) and blocks == 3,
             },
         )
         for widths, blocks in plan

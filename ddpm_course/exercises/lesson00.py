@@ -15,12 +15,18 @@ def pixel_cases() -> list[Case]:
         ("images (4, 1, 2, 32)", every.reshape(4, 1, 2, 32).flip(0)),
         ("dark images (2, 3, 4, 5), nothing above 120", dark),
         ("one image (1, 4, 4)", (normal((1, 4, 4), 1) * 50 + 128).clamp(20, 230).to(torch.uint8)),
-        ("one black image (1, 3, 3)", torch.zeros((1, 3, 3), dtype=torch.uint8, device="cpu")),
+        ("one flat image (1, 3, 3) of ones", torch.ones((1, 3, 3), dtype=torch.uint8, device="cpu")),
     ]
-    cases = [
-        Case(label, (x,), {"for values above 127": x > 127, "for values below 128": x < 128, "for value 0": x == 0})
-        for label, x in plan
-    ]
+    cases = []
+    for label, x in plan:
+        facts = {
+            "for values above 127": x > 127,
+            "for values below 128": x < 128,
+            "for value 0": x == 0,
+            "for shapes other than (B, C, H, W)": x.ndim != 4,
+            "where no value is above 1": bool(x.max() <= 1),
+        }
+        cases.append(Case(label, (x,), facts))
     return cases + on_gpu(cases[1])
 
 

@@ -3,7 +3,7 @@ lesson01.mistakes."""
 
 import torch
 
-from .cases import EIGHT, FIVE, normal, on_gpu, step_cases
+from .cases import EIGHT, FIVE, OTHER_EIGHT, TWELVE, normal, on_gpu, step_cases
 from .records import Case, Seed
 from .written import exercise
 
@@ -78,7 +78,13 @@ def q_step(schedule, x, t, noise):
 
 
 def chain_cases() -> list[Case]:
-    plan = [(EIGHT, (4, 1, 4, 4)), (FIVE, (2, 3, 4, 5)), (EIGHT, (30,)), (FIVE, (1, 1, 5, 5))]
+    plan = [
+        (EIGHT, (4, 1, 4, 4)),
+        (FIVE, (1, 3, 4, 5)),
+        (EIGHT, (30,)),
+        (OTHER_EIGHT, (2, 1, 4, 4)),
+        (TWELVE, (2, 3, 5, 5)),
+    ]
     cases = []
     for seed, (betas, shape) in enumerate(plan):
         T = len(betas.values)
@@ -88,9 +94,14 @@ def chain_cases() -> list[Case]:
             "at t = T": t == T,
             "from t = 1 on": t > 0,
             "from t = 2 on": t > 1,
+            "from t = 9 on": t > 8,
+            "for a batch of one": shape[0] == 1,
+            "for T of more than 8": betas is TWELVE,
+            "for another schedule": betas is not EIGHT,
             "for images": len(shape) == 4,
             "for data of shape (B,)": len(shape) == 1,
-            "for a schedule with T = 5": betas is FIVE,
+            "for a schedule with another T": betas in (FIVE, TWELVE),
+            "for another schedule of the same T": betas is OTHER_EIGHT,
         }
         cases.append(Case(f"x0 of shape {shape}, T = {T}", (betas, normal(shape, 50 + seed), Seed(seed)), facts))
     return cases
@@ -121,14 +132,20 @@ def diffuse(schedule, x0, generator):
 
 def variance_cases() -> list[Case]:
     pairs = [(0.25, 0.02), (2.5, 0.1), (1.0, 0.3), (0.0, 0.4), (4.0, 0.5), (0.6, 0.9)]
-    cases = [
-        Case(f"variance = {v}, beta = {b}", (v, b), {"for numbers": True, "where the variance is not 1": v != 1.0})
-        for v, b in pairs
-    ]
     variances, betas = torch.tensor([0.3, 1.0, 2.0], device="cpu"), torch.tensor([0.2, 0.05, 0.6], device="cpu")
-    facts = {"for tensors": True, "where the variance is not 1": variances != 1}
-    cases.append(Case("tensors of shape (3,)", (variances, betas), facts))
-    cases.append(Case("a tensor of variances, beta = 0.15", (variances, 0.15), facts))
+    plan = [(f"variance = {v}, beta = {b}", v, b) for v, b in pairs]
+    plan += [("tensors of shape (3,)", variances, betas), ("a tensor of variances, beta = 0.15", variances, 0.15)]
+    cases = []
+    for label, variance, beta in plan:
+        facts = {
+            "for numbers": isinstance(variance, float),
+            "for tensors": not isinstance(variance, float),
+            "where the variance is not 1": variance != 1,
+            "where the variance is 0": variance == 0,
+            "where the variance is below 1": variance < 1,
+            "where the variance is above 1": variance > 1,
+        }
+        cases.append(Case(label, (variance, beta), facts))
     return cases
 
 

@@ -2,20 +2,30 @@
 
 import torch
 
-from .cases import EIGHT, FIVE, step_cases
+from .cases import EIGHT, FIVE, OTHER_EIGHT, TWELVE, step_cases
 from .records import Betas, Case
 from .written import exercise
 
 
 def merge_cases() -> list[Case]:
-    numbers = [(0.6, 0.8), (0.3, 0.1), (2.0, 1.5), (0.5, 0.0), (1.2, 1.2)]
-    cases = [
-        Case(f"a = {a}, b = {b}", (a, b), {"for numbers": True, "where a and b differ": a != b}) for a, b in numbers
-    ]
-    a, b = torch.tensor([0.6, 0.2, 1.3], device="cpu"), torch.tensor([0.9, 0.7, 0.4], device="cpu")
-    more = [("tensors of shape (3,)", (a, b)), ("tensors of shape (3, 1, 1)", (a.reshape(3, 1, 1), b.reshape(3, 1, 1)))]
-    cases += [Case(label, args, {"for tensors": True, "where a and b differ": True}) for label, args in more]
-    return [*cases, Case("a = -0.6, b = 0.7", (-0.6, 0.7), {"where a is negative": True, "for numbers": True})]
+    numbers = [(0.6, 0.8), (0.3, 0.1), (0.0, 1.5), (0.5, 0.0), (1.2, 1.2), (-0.6, 0.7)]
+    plan = [(f"a = {a}, b = {b}", a, b) for a, b in numbers]
+    a, b = torch.tensor([0.6, 0.0, 1.3], device="cpu"), torch.tensor([0.9, 0.7, 0.4], device="cpu")
+    plan += [("tensors of shape (3,)", a, b), ("tensors of shape (3, 1, 1)", a.reshape(3, 1, 1), b.reshape(3, 1, 1))]
+    cases = []
+    for label, a, b in plan:
+        facts = {
+            "for numbers": isinstance(a, float),
+            "for tensors": not isinstance(a, float),
+            "where a and b differ": a != b,
+            "where neither is 0": (a != 0) & (b != 0),
+            "where a is 0": a == 0,
+            "where a is negative": a < 0,
+            "where a is smaller than b": a < b,
+            "where a is larger than b": a > b,
+        }
+        cases.append(Case(label, (a, b), facts))
+    return cases
 
 
 @exercise(
@@ -33,20 +43,26 @@ def merge_noises(a, b):
 
 
 def betas_cases() -> list[Case]:
-    plan = [EIGHT.values, FIVE.values, (0.2,), (0.05, 0.1, 0.15, 0.2, 0.25, 0.3)]
+    plan = [EIGHT.values, FIVE.values, (0.2,), OTHER_EIGHT.values, TWELVE.values]
+    plan = [(torch.tensor(values, dtype=torch.float64, device="cpu"), values) for values in plan]
+    plan.append((plan[0][0].float(), EIGHT.values))
     cases = []
-    for values in plan:
-        first = torch.arange(len(values) + 1) == 0
+    for betas, values in plan:
+        t = torch.arange(len(values) + 1, device="cpu")
         facts = {
-            "at t = 0": first,
-            "at t = T": first.flip(0),
-            "for t of 1 and more": ~first,
+            "at t = 0": t == 0,
+            "at t = T": t == len(values),
+            "for t of 1 and more": t > 0,
+            "for t of 2 and more": t > 1,
             "for T = 1": len(values) == 1,
+            "for T of more than 1": len(values) > 1,
+            "for T of more than 8": len(values) > 8,
+            "for other betas of the same T": values is OTHER_EIGHT.values,
+            "for betas in float32": betas.dtype == torch.float32,
         }
-        betas = torch.tensor(values, dtype=torch.float64, device="cpu")
-        cases.append(Case(f"T = {len(values)}", (betas,), facts))
-    single = torch.tensor(EIGHT.values, dtype=torch.float32, device="cpu")
-    return [*cases, Case("T = 8, float32", (single,), {**cases[0].facts, "for betas in float32": True})]
+        dtype = str(betas.dtype).removeprefix("torch.")
+        cases.append(Case(f"T = {len(values)}, {dtype}", (betas,), facts))
+    return cases
 
 
 @exercise(
@@ -118,16 +134,28 @@ def predict_x0(schedule, xt, t, noise):
 def schedule_cases() -> list[Case]:
     ramp = tuple(0.01 + 0.002 * i for i in range(60))
     plan = [
-        (ramp, "T = 60"),
-        (EIGHT.values, "T = 8"),
-        ((0.02,) * 100, "T = 100, all betas 0.02"),
-        ((0.3, 0.25, 0.6, 0.4), "T = 4, a large third step"),
-        ((0.5, 0.3, 0.2, 0.3), "T = 4, ᾱ_1 exactly 1/2"),
-        ((0.1, 0.02, 0.4, 0.1, 0.3, 0.4), "T = 6"),
-        (ramp[::-1], "T = 60, betas falling"),
+        (ramp, 22, "T = 60"),
+        (EIGHT.values, 4, "T = 8"),
+        ((0.001505,) * 1000, 461, "T = 1000, all betas 0.001505"),
+        ((0.3, 0.25, 0.6, 0.4), 3, "T = 4, a large third step"),
+        ((0.2, 0.375, 0.2, 0.5), 2, "T = 4, ᾱ_2 exactly 1/2"),
+        ((0.7, 0.02, 0.5), 1, "T = 3, a large first step"),
+        ((0.1, 0.02, 0.4, 0.1, 0.3, 0.4), 4, "T = 6"),
+        ((0.1, 0.15, 0.2, 0.05, 0.6), 5, "T = 5, a large last step"),
+        (ramp[::-1], 6, "T = 60, betas falling"),
     ]
-    facts = "where ᾱ is exactly 1/2 at some t"
-    return [Case(label, (Betas(betas),), {facts: betas[0] == 0.5}) for betas, label in plan]
+    cases, seen = [], set()
+    for betas, t, label in plan:
+        facts = {
+            "for another schedule of the same T": len(betas) in seen,
+            "where ᾱ is exactly 1/2 at some t": "exactly" in label,
+            "where it is the first step": t == 1,
+            "where it is the last step": t == len(betas),
+            "for T of more than 60": len(betas) > 60,
+        }
+        cases.append(Case(label, (Betas(betas),), facts))
+        seen.add(len(betas))
+    return cases
 
 
 @exercise(

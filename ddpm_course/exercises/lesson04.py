@@ -62,6 +62,7 @@ def published(t: Tensor, dim: int) -> Tensor:
     "4.2",
     attention_cases,
     first="make the N x N table of products of every q with every k, for each head by itself.",
+    flows=("q", "k", "v"),
     tolerance=1e-4,
 )
 def attention(q, k, v):
@@ -159,33 +160,41 @@ class Block(nn.Module):
         return residual_forward(self, x, embedding)
 
 
-def perturbed(net: nn.Module, seed: int) -> nn.Module:
-    """Layers that start at 0 would hide what comes before them."""
+def perturbed(net: nn.Module, seed: int, training: bool) -> nn.Module:
+    """Layers that start at 0 would hide what comes before them; and what an exercise is to do, the layers cannot do."""
     generator = torch.Generator(device="cpu").manual_seed(seed)
     with torch.no_grad():
         for parameter in net.parameters():
             drawn = torch.randn(parameter.shape, generator=generator, device="cpu")
             parameter.copy_(drawn / max(parameter[0].numel(), 4) ** 0.5 if parameter.ndim > 1 else 1 + 0.5 * drawn)
-    return net.eval()
+    net.forward = called_in_a_circle
+    return net.train(training)
+
+
+def called_in_a_circle(*args):
+    raise RecursionError("what you call here is the module that calls your function: the two would go round for ever")
 
 
 def block_cases() -> list[Case]:
     plan = [
-        (8, 8, 0.0, (2, 5, 4)),
-        (8, 16, 0.0, (2, 4, 6)),
-        (16, 8, 0.0, (1, 3, 3)),
-        (8, 8, 0.5, (3, 4, 4)),
-        (8, 16, 0.5, (2, 4, 4)),
+        (8, 8, 0.0, False, (2, 5, 4)),
+        (8, 16, 0.0, False, (1, 4, 6)),
+        (16, 8, 0.3, False, (2, 3, 3)),
+        (8, 8, 0.5, True, (3, 4, 4)),
+        (8, 16, 0.2, True, (2, 4, 4)),
     ]
     cases = []
-    for seed, (c_in, c_out, dropout, (b, h, w)) in enumerate(plan):
-        block = perturbed(Block(c_in, c_out, 12, dropout), seed).train(dropout > 0)
+    for seed, (c_in, c_out, dropout, training, (b, h, w)) in enumerate(plan):
+        block = perturbed(Block(c_in, c_out, 12, dropout), seed, training)
         facts = {
             "where the channels change": c_in != c_out,
             "where the channels stay the same": c_in == c_out,
-            "with dropout on": dropout > 0,
+            "for a batch of more than one": b > 1,
+            "with dropout on": training,
+            "with dropout on, other than 0.5": training and dropout != 0.5,
+            "in evaluation mode, where dropout is off": dropout > 0 and not training,
         }
-        label = f"{c_in} to {c_out} channels{', dropout on' * (dropout > 0)}"
+        label = f"{c_in} to {c_out} channels, dropout {dropout}{'' if training else ' off'}"
         cases.append(Case(label, (block, normal((b, c_in, h, w), 100 + seed), normal((b, 12), 110 + seed)), facts))
     return cases
 
@@ -194,6 +203,7 @@ def block_cases() -> list[Case]:
     "4.6",
     block_cases,
     first="write the plain block without time: norm1, SiLU, conv1, norm2, SiLU, dropout, conv2, and the skip around.",
+    flows=("block", "x", "embedding"),
 )
 def residual_forward(block, x, embedding):
     """What a residual block does with its layers.
@@ -261,7 +271,17 @@ def up_path(widths, blocks, size, dropout):
 class MyUNet(nn.Module):
     """The layers of a small U-Net; unet_forward connects them."""
 
-    def __init__(self, channels=1, widths=(32, 64), *, blocks=1, patch=2, num_classes=None, dropout=0.0, heads=4):
+    def __init__(
+        self,
+        channels=1,
+        widths=(32, 64),
+        *,
+        blocks=1,
+        patch=2,
+        num_classes=None,
+        dropout=0.0,
+        heads=4,
+    ):
         super().__init__()
         self.arguments = dict(channels=channels, widths=widths, blocks=blocks, patch=patch)
         self.arguments |= dict(num_classes=num_classes, dropout=dropout, heads=heads)
@@ -286,16 +306,17 @@ class MyUNet(nn.Module):
 
 def net_cases() -> list[Case]:
     plan = [
-        (dict(widths=(8, 16), heads=2), None),
-        (dict(widths=(8,), heads=2, num_classes=3), (0, 2, 3)),
-        (dict(widths=(8,), heads=2, num_classes=3), None),
-        (dict(channels=2, widths=(8, 8, 8), patch=1, heads=4), None),
-        (dict(channels=3, widths=(8,), blocks=2, heads=2), None),
+        (dict(widths=(16, 8), heads=2), None, (3, 8, 8)),
+        (dict(widths=(8,), heads=2, num_classes=3), (0, 2, 3), (3, 4, 4)),
+        (dict(widths=(8,), heads=2, num_classes=5), None, (2, 4, 6)),
+        (dict(channels=2, widths=(8,), patch=1, heads=4), None, (3, 4, 2)),
+        (dict(channels=3, widths=(8, 8, 16), blocks=2, heads=2), None, (1, 8, 16)),
     ]
     cases = []
-    for seed, (arguments, labels) in enumerate(plan):
-        net = perturbed(MyUNet(**arguments), seed)
-        x, t = normal((3, net.channels, 8, 4), 120 + seed), torch.tensor([1, 40, 700], device="cpu")
+    for seed, (arguments, labels, (b, height, width)) in enumerate(plan):
+        net = perturbed(MyUNet(**arguments), seed, training=seed % 2 == 1)
+        x = normal((b, net.channels, height, width), 120 + seed)
+        t = torch.tensor([700, 1, 40][:b], device="cpu")
         y = torch.tensor(labels, device="cpu") if labels else None
         classes = net.num_classes is not None
         facts = {
@@ -305,8 +326,9 @@ def net_cases() -> list[Case]:
             "where labels are given": y is not None,
             "for patch = 1": net.patch == 1,
             "for patch = 2": net.patch == 2,
-            "for more than two levels": len(arguments["widths"]) > 2,
+            "for more than one level": len(arguments["widths"]) > 1,
             "for more than one channel": net.channels > 1,
+            "where the first width is not 8": arguments["widths"][0] != 8,
         }
         label = f"widths {arguments['widths']}, patch {net.patch}, {net.num_classes or 'no'} classes, y = {labels}"
         cases.append(Case(label, (net, x, t, y), facts))
@@ -317,6 +339,7 @@ def net_cases() -> list[Case]:
     "4.7",
     net_cases,
     first="make the code: sinusoidal_embedding(t, net.time[0].in_features), through net.time. Then follow the figure.",
+    flows=("net",),
     given=MyUNet,
 )
 def unet_forward(net, x, t, y=None):

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from ..diffusion import q_sample
-from .cases import EIGHT, FIVE, IMAGES, normal, step_cases
-from .cases05 import loop_cases, training_cases
+from .cases import EIGHT, FIVE, IMAGES, OTHER_EIGHT, _step_case, normal, step_cases
+from .cases05 import LONG, loop_cases, training_cases
 from .records import Case
 from .written import exercise
 
@@ -21,23 +21,28 @@ def _tensor(*values: float) -> Tensor:
 
 
 def kl_cases() -> list[Case]:
-    shape = (3, 2, 4)
+    shape, small = (3, 2, 4), (2,)
     m1, m2 = normal(shape, 1), normal(shape, 2)
     v1, v2 = normal(shape, 3).exp(), normal(shape, 4).exp()
-    column = _tensor(0.3, 1.0, 2.5).reshape(3, 1, 1)
-    means, variances = "where the means differ", "where the variances differ"
-    return [
-        Case("tensors of shape (3, 2, 4)", (m1, v1, m2, v2), {means: True, variances: True}),
-        Case("equal variances", (m1, v1, m2, v1), {means: True}),
-        Case("equal means", (m1, v1, m1, v2), {variances: True}),
-        Case("twice the same Gaussian", (m1, v1, m1, v1)),
-        Case("variances of shape (3, 1, 1)", (m1, column, m2, column.flip(0)), {means: True, variances: True}),
-        Case(
-            "tensors of shape (3,)",
-            (_tensor(0, 0, 1), _tensor(1, 4, 0.25), _tensor(0, 1, 0), _tensor(1, 1, 2)),
-            {means: _tensor(0, 1, 1) > 0, variances: _tensor(0, 1, 1) > 0},
-        ),
+    column = _tensor(0.3, 1.5, 2.5).reshape(3, 1, 1)
+    zero_or_not, one_or_more, one_or_less = torch.cartesian_prod(_tensor(0, 1.5), _tensor(1, 4), _tensor(1, 0.25)).T
+    tiny = 1e-7 * normal(small, 5).exp(), 1e-7 * normal(small, 6).exp()
+    plan = [
+        ("tensors of shape (3, 2, 4)", m1, v1, m2, v2),
+        ("equal variances", m1, v1, m2, v1),
+        ("equal means", m1, v1, m1, v2),
+        ("twice the same Gaussian, of shape (3, 1, 4)", m1[:, :1], v1[:, :1], m1[:, :1], v1[:, :1]),
+        ("shapes (4,), (3, 1, 1), (3, 2, 1) and (1, 2, 1)", m1[0, 0], column, m2[:, :, :1], v2[:1, :, :1]),
+        ("tensors of shape (8,)", torch.zeros_like(zero_or_not), one_or_more, zero_or_not, one_or_less),
+        ("variances near 1e-7", 3e-4 * normal(small, 7), tiny[0], 3e-4 * normal(small, 8), tiny[1]),
     ]
+    cases = []
+    for label, m1, v1, m2, v2 in plan:
+        facts = {"where the means differ": m1 != m2, "where the variances differ": v1 != v2}
+        facts |= {"where variance1 is not 1": v1 != 1, "where variance2 is not 1": v2 != 1}
+        facts |= {"for shapes that broadcast": m1.shape != v1.shape, "for tiny variances": v1 is tiny[0]}
+        cases.append(Case(label, (m1, v1, m2, v2), facts))
+    return cases
 
 
 @exercise(
@@ -59,6 +64,8 @@ def gaussian_kl(mean1, variance1, mean2, variance2):
 
 def mean_and_variance(args: tuple, value: Any) -> Any:
     """Both by name, the variance in the shape and type of the mean: (B, 1, ..., 1), () or (B, ...) are all right."""
+    if isinstance(value, dict):  # the judge works with dicts; asked is a pair
+        return type("dictionary", (), {})()
     if not isinstance(value, tuple | list) or len(value) != 2:
         return value
     mean, variance = value
@@ -73,10 +80,20 @@ def mean_and_variance(args: tuple, value: Any) -> Any:
     return {"mean": mean, "variance": variance}
 
 
+NEARLY_CLEAN = "where 1 - ᾱ_t is below 0.01"
+
+
+def back_cases() -> list[Case]:
+    """Cases (schedule, x_t, t, noise) for the way back."""
+    long = _step_case(LONG, IMAGES, (10, 500, 1000), 50)  # before t = 10 float32 has too few digits of 1 - ᾱ_t
+    early = torch.tensor([True, False, False], device="cpu").reshape(3, 1, 1, 1)
+    return [*step_cases(first=1), replace(long, facts={**long.facts, NEARLY_CLEAN: early})]
+
+
 def posterior_cases() -> list[Case]:
-    """`step_cases`, with x_0 and x_t in the places of x and the noise."""
+    """`back_cases`, with x_0 and x_t in the places of x and the noise."""
     cases = []
-    for case in step_cases(first=1):
+    for case in back_cases():
         schedule, x0, t, xt = case.args
         cases.append(replace(case, args=(schedule, x0, xt, t), result=mean_and_variance))
     return cases
@@ -112,7 +129,7 @@ def posterior(schedule, x0, xt, t):
 
 @exercise(
     "5.3",
-    lambda: step_cases(first=1),
+    back_cases,
     first="take β_t/√(1 - ᾱ_t) ε from x_t, then undo one step's shrinking.",
     linear=("xt", "noise"),
 )
@@ -140,14 +157,15 @@ def mean_from_noise(schedule, xt, t, noise):
 def weight_cases() -> list[Case]:
     plan = [
         (EIGHT, (4,)),
-        (EIGHT, (2, "small")),
+        (OTHER_EIGHT, (2, "small")),
         (EIGHT, ((2, 5, 8, 3), "small")),
-        (EIGHT, ((7, 2),)),
+        (EIGHT, ((7,),)),
         (EIGHT, (6, "large")),
         (EIGHT, (1, "large")),
-        (EIGHT, ((1, 8, 4), "large")),
+        (OTHER_EIGHT, ((1, 8, 4), "large")),
         (FIVE, (5, "small")),
         (FIVE, ((1, 2, 3, 4, 5), "large")),
+        (LONG, ((5, 500, 1000), "small")),
     ]
     cases = []
     for betas, (t, *variance) in plan:
@@ -161,7 +179,9 @@ def weight_cases() -> list[Case]:
             "for an int t": not many,
             "for t of shape (B,)": many,
             "where t = 1": torch.as_tensor(t, device="cpu") == 1,
-            "for a schedule with another T": betas is FIVE,
+            "for a schedule with another T": betas in (FIVE, LONG),
+            "for another schedule of the same T": betas is OTHER_EIGHT,
+            NEARLY_CLEAN: (torch.as_tensor(t, device="cpu") < 10) & (betas is LONG),
         }
         label = f"t = {list(t) if many else t}, {variance[0] if variance else 'no variance named'}"
         cases.append(Case(label, (betas, value, *variance), facts, result=as_number))
@@ -199,15 +219,17 @@ def loss_weight(schedule, t, variance="small"):
 
 def loss_cases() -> list[Case]:
     shapes = [IMAGES, (5, 1, 3, 3), (6, 2), (8,)]
-    plan = [(IMAGES, None), *((shape, kind) for kind in ("l2", "l1", "huber") for shape in shapes)]
+    plan = [((2, 3, 5, 4), None), *((shape, kind) for kind in ("l2", "l1", "huber") for shape in shapes)]
     cases = []
     for seed, (shape, kind) in enumerate(plan):
         facts = {f'for kind="{name}"': kind == name for name in ("l1", "huber")}
         facts |= {'for kind="l2"': kind in (None, "l2"), "where no kind is named": kind is None}
-        facts |= {"for l1 and huber": kind in ("l1", "huber"), "for images": len(shape) == 4}
+        facts |= {f"for all kinds but {name}": kind != name for name in ("l1", "huber")}
+        facts |= {"for l1 and huber": kind in ("l1", "huber")}
         noise, predicted = normal(shape, 50 + 2 * seed), normal(shape, 51 + 2 * seed)
         label = f"shape {shape}, {f'kind {kind}' if kind else 'no kind named'}"
-        cases.append(Case(label, (noise, predicted, *([kind] if kind else [])), facts))
+        args = (noise, predicted, *([kind] if kind else []))
+        cases.append(Case(label, args, facts))
     return cases
 
 
@@ -215,6 +237,7 @@ def loss_cases() -> list[Case]:
     "5.5",
     loss_cases,
     first="d = predicted - noise. Write the l2 case, then the other two, and take the mean over everything.",
+    flows=("predicted",),
 )
 def simple_loss(noise, predicted, kind="l2"):
     """How far the predicted noise is from the true one: the mean over all elements.
@@ -234,31 +257,38 @@ def simple_loss(noise, predicted, kind="l2"):
 
 
 def levels(shape: tuple[int, ...], seed: int) -> Tensor:
-    """Image values: 256 levels from -1 to 1, both ends among them."""
+    """Image values: 256 levels from -1 to 1, both ends and their neighbours among them."""
     generator = torch.Generator(device="cpu").manual_seed(seed)
     level = torch.randint(0, 256, shape, generator=generator, device="cpu")
-    level.flatten()[:4] = torch.tensor([0, 255, 1, 128])
+    level.flatten()[:4] = torch.tensor([0, 255, 1, 254])
     return level / 127.5 - 1
 
 
 def pixel_cases() -> list[Case]:
-    plan = [(IMAGES, 0.05), (IMAGES, 0.15), ((3, 1, 4, 4), (0.02, 0.05, 0.2)), ((12,), 0.2), ((4, 3), 0.1)]
+    plan = [(IMAGES, 0.05), (IMAGES, 0.15), ((3, 1, 4, 4), (0.004, 0.05, 0.2)), ((12,), 0.2), ((4, 3), 0.1)]
     cases = []
     for seed, (shape, std) in enumerate(plan):
         x0 = levels(shape, seed)
-        many = not isinstance(std, float)
+        many, far = not isinstance(std, float), shape == (4, 3)
         value = _tensor(*std).reshape(-1, *[1] * (len(shape) - 1)) if many else std
-        mean = x0 + value * normal(shape, 30 + seed).clamp(-2, 2)  # no bin so unlikely that float32 loses its digits
-        black, white = x0 == -1, x0 == 1
+        distance = normal(shape, 30 + seed).clamp(-2, 2)  # no bin so unlikely that float32 loses its digits
+        if far:  # such bins, then, in float64
+            x0, distance = x0.double(), 5 * distance.sign().double()
+        inside, next_to_end = x0.abs() < 0.999, (x0.abs() - 253 / 255).abs() < 0.001
         facts = {
-            "where x_0 = -1": black,
-            "where x_0 = 1": white,
-            "where x_0 is -1 or 1": black | white,
-            "where x_0 is neither -1 nor 1": ~(black | white),
+            "where x_0 = -1": x0 < -0.999,
+            "where x_0 = 1": x0 > 0.999,
+            "where x_0 is -1 or 1": ~inside,
+            "where x_0 is neither -1 nor 1": inside,
+            "where x_0 is next to -1 or 1": next_to_end,
+            "where std is less than a bin's width and x_0 neither -1 nor 1": inside
+            & (torch.as_tensor(value) < 2 / 255),
             "for std of shape (B, 1, 1, 1)": many,
+            "for a number as std": not many,
+            "where x_0 is five standard deviations from the mean": far,
         }
         label = f"x_0 of shape {shape}, std = {'of shape (3, 1, 1, 1)' if many else std}"
-        cases.append(Case(label, (x0, mean, value), facts))
+        cases.append(Case(label, (x0, x0 + value * distance, value), facts))
     return cases
 
 

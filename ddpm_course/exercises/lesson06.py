@@ -10,7 +10,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from .cases import EIGHT, FIVE, IMAGES, normal, on_gpu, step_cases
+from .cases import EIGHT, FIVE, IMAGES, OTHER_EIGHT, TWELVE, normal, on_gpu, step_cases
 from .records import Betas, Case, Seed
 from .written import exercise
 
@@ -28,7 +28,8 @@ def with_clip(case: Case, clip: bool | None) -> Case:
     said = "clip not said" if clip is None else f"clip={clip}"
     facts = {**case.facts, "with clip=False": clip is False, "with clipping": clip is not False}
     facts["where clip is not given"] = clip is None
-    args = case.args if clip is None else (*case.args, clip)
+    schedule, xt, t, noise = case.args
+    args = (schedule, xt, t, 2 * noise, *([] if clip is None else [clip]))  # an estimate need not be standard normal
     return replace(case, label=f"{case.label}, {said}", args=args, facts=facts)
 
 
@@ -59,35 +60,44 @@ def estimate_x0(schedule, xt, t, noise, clip=True):
 # ---- 6.2 and 6.3
 
 
+def step_facts(betas: Betas, t: Tensor, s: Tensor, kind: str | None) -> dict[str, bool | Tensor]:
+    """What is true of steps from t to s, whose axes broadcast to the result."""
+    large = torch.tensor(kind == "large", device="cpu")
+    return {
+        'for kind "small"': kind != "large",
+        'for kind "large"': kind == "large",
+        "where kind is not given": kind is None,
+        "where s = 0": s == 0,
+        "where s is more than 0": s > 0,
+        'for kind "large" where s = 0': large & (s == 0),
+        'for kind "small" where s is more than 0': ~large & (s > 0),
+        "for steps longer than one": t - s > 1,
+        "for single steps, s = t - 1": t - s == 1,
+        "for ints": t.ndim == 0,
+        "for t and s of shape (B,)": t.ndim > 0,
+        "where s is 0 for some of a batch alone": (s == 0).any() & (s > 0).any(),
+        "for a schedule with another T": betas in (FIVE, TWELVE),
+        "for another schedule of the same T": betas is OTHER_EIGHT,
+    }
+
+
 def variance_cases() -> list[Case]:
     plan = [
         *((EIGHT, 6, 5), (EIGHT, 6, 2), (EIGHT, 8, 1), (EIGHT, 2, 1), (EIGHT, 1, 0), (EIGHT, 5, 0), (FIVE, 4, 2)),
-        (EIGHT, (6, 2, 8), (5, 1, 7)),
-        (EIGHT, (6, 8, 4, 3), (2, 7, 1, 0)),
-        (FIVE, (5, 3), (2, 1)),
+        *((EIGHT, (6, 2, 8), (5, 1, 7)), (EIGHT, (6, 8, 4, 3), (2, 7, 1, 0)), (FIVE, (5, 3), (2, 1))),
+        *((OTHER_EIGHT, 7, 3), (OTHER_EIGHT, (4,), (2,)), (TWELVE, (12, 9, 12), (8, 4, 0))),
     ]
     cases = []
     for betas, t, s in plan:
         many = not isinstance(t, int)
         rows, before = torch.tensor(t, device="cpu"), torch.tensor(s, device="cpu")
         for kind in ("small", "large", None):
-            facts = {
-                'for kind "small"': kind != "large",
-                'for kind "large"': kind == "large",
-                "where kind is not given": kind is None,
-                "where s = 0": before == 0,
-                "where s is more than 0": before > 0,
-                "for steps longer than one": rows - before > 1,
-                "for single steps, s = t - 1": rows - before == 1,
-                "for ints": not many,
-                "for t and s of shape (B,)": many,
-                "for a schedule with another T": betas is FIVE,
-            }
             args = (betas, rows, before) if many else (betas, t, s)
-            label = f"t = {list(t) if many else t}, s = {list(s) if many else s}, " + (
+            label = f"t = {list(t) if many else t}, s = {list(s) if many else s}, T = {len(betas.values)}, " + (
                 f'kind "{kind}"' if kind else "kind not given"
             )
-            cases.append(Case(label, args if kind is None else (*args, kind), facts))
+            args = args if kind is None else (*args, kind)
+            cases.append(Case(label, args, step_facts(betas, rows, before, kind)))
     return cases
 
 
@@ -131,6 +141,9 @@ def posterior_cases() -> list[Case]:
         (EIGHT, (4, 2), (7, 2, 6, 3), (6, 1, 2, 0)),
         (EIGHT, (6,), 5, 2),
         (FIVE, IMAGES, 4, 2),
+        (OTHER_EIGHT, IMAGES, 6, 2),
+        (TWELVE, (1, 3, 2, 2), (12,), (4,)),
+        (TWELVE, (2, 3), (11, 10), (0, 9)),
     ]
     cases = []
     for i, (betas, shape, t, s) in enumerate(plan):
@@ -138,22 +151,11 @@ def posterior_cases() -> list[Case]:
         axes = (-1,) + (1,) * (len(shape) - 1)
         rows, before = (torch.tensor(r, device="cpu").reshape(axes if many else ()) for r in (t, s))
         for kind in ("small", "large") if i else ("small", "large", None):
-            facts = {
-                'for kind "small"': kind != "large",
-                'for kind "large"': kind == "large",
-                "where kind is not given": kind is None,
-                "where s = 0": before == 0,
-                "where s is more than 0": before > 0,
-                'for kind "large" where s = 0': (before == 0) & torch.tensor(kind == "large"),
-                "for steps longer than one": rows - before > 1,
-                "for single steps, s = t - 1": rows - before == 1,
-                "for an int t": not many,
-                "for t of shape (B,)": many,
+            facts = step_facts(betas, rows, before, kind) | {
                 "where the batch has as many images as an image has columns": len(shape) == 4 and shape[0] == shape[3],
                 "where the batch has as many images as an image has channels": len(shape) == 4 and shape[0] == shape[1],
                 "for images": len(shape) == 4,
                 "for data that is not images, of shape (B,) or (B, D)": len(shape) < 4,
-                "for a schedule with another T": betas is FIVE,
             }
             label = f"data {shape}, t = {list(t) if many else t}, s = {list(s) if many else s}"
             x0, xt, z = (normal(shape, 300 + 3 * i + j) for j in range(3))
@@ -224,10 +226,13 @@ def loop_cases() -> list[Case]:
         (EIGHT, (3, 1, 4, 5), list(range(8, -1, -1)), "large"),
         (EIGHT, (2, 2, 3, 3), [8, 5, 2, 0], "small"),
         (EIGHT, (2, 2, 3, 3), [8, 5, 2, 0], "large"),
-        (EIGHT, (2, 1, 3, 3), [7, 4, 0], None),
+        (EIGHT, (2, 1, 3, 3), [8, 4, 1, 0], None),
+        (EIGHT, (2, 1, 3, 3), [7, 4, 0], "large"),
         (EIGHT, (5,), [8, 6, 3, 1, 0], "large"),
         (EIGHT, (4, 2), [8, 0], "large"),
         (FIVE, (2, 1, 3, 3), [5, 4, 3, 2, 1, 0], "small"),
+        (OTHER_EIGHT, (2, 1, 3, 3), [8, 5, 2, 0], "large"),
+        (TWELVE, (1, 3, 2, 2), list(range(12, -1, -1)), "small"),
     ]
     cases = [loop_case(probe, *row, seed) for seed, row in enumerate(plan)]
     return [*cases, loop_case(probe_with_weights, EIGHT, (2, 1, 3, 3), [8, 5, 2, 0], "small", 30)]
@@ -243,9 +248,12 @@ def loop_case(net: Callable, betas: Betas, shape: tuple[int, ...], times: list[i
         "for times without strides": not stride,
         "where `times` begins below T": times[0] < len(betas.values),
         "for one step from T to 0": len(times) == 2,
+        "for more than one step": len(times) > 2,
+        "for more than eight steps": len(times) > 9,
         "for data that is not images": len(shape) < 4,
         "for a network with weights": net is probe_with_weights,
-        "for a schedule with another T": betas is FIVE,
+        "for a schedule with another T": betas in (FIVE, TWELVE),
+        "for another schedule of the same T": betas is OTHER_EIGHT,
     }
     label = f"data {shape}, times {times}" + (f', kind "{kind}"' if kind else "")
     return Case(label, (net, betas, normal(shape, 400 + seed), times, Seed(seed), *([kind] if kind else [])), facts)
@@ -281,14 +289,15 @@ def ancestral_loop(net, schedule, x_T, times, generator, kind="small"):
 
 
 def repair_cases() -> list[Case]:
-    cases = []
+    """The loop's, once whatever its kind is: this sampler has one kind."""
+    cases = {}
     for case in loop_cases():
-        net, betas, x_T, times, seed, *kind = case.args
-        if kind != ["small"] or net is probe_with_weights:
-            label = f"shape {tuple(x_T.shape)}, times {times}"
-            facts = {phrase: true for phrase, true in case.facts.items() if "kind" not in phrase}
-            cases.append(Case(label, (net, betas, tuple(x_T.shape), times, seed), facts))
-    return cases
+        net, betas, x_T, times, seed, *_ = case.args
+        facts = {phrase: true for phrase, true in case.facts.items() if "kind" not in phrase}
+        label = f"shape {tuple(x_T.shape)}, times {times}, T = {len(betas.values)}"
+        args = (net, betas, tuple(x_T.shape), times, seed)
+        cases.setdefault((net, betas, tuple(times)), Case(label, args, facts))
+    return list(cases.values())
 
 
 @exercise(

@@ -50,6 +50,7 @@ class Exercise:
     any_float:  float32 and float64 are both fine as a result
     given:      a class that the exercise completes: goes into my_ddpm.py with it, marked "given"
     aim:        what is asked for, if not the reference's values
+    flows:      the arguments that gradients must reach through the result, because a training depends on it
     """
 
     number: str
@@ -62,6 +63,7 @@ class Exercise:
     any_float: bool = False
     given: type | None = None
     aim: Aim | None = None
+    flows: tuple[str, ...] = ()
 
     @cached_property
     def cases(self) -> list[Case]:
@@ -123,12 +125,13 @@ def exercise(
     any_float: bool = False,
     given: type | None = None,
     aim: Aim | None = None,
+    flows: tuple[str, ...] = (),
 ) -> Callable[[Callable], Callable]:
     """Make a function the right answer of an exercise of its name: its attribute `exercise` is the record then."""
 
     def write(function: Callable) -> Callable:
         function.exercise = Exercise(
-            number, function.__name__, function, cases, first, linear, tolerance, any_float, given, aim
+            number, function.__name__, function, cases, first, linear, tolerance, any_float, given, aim, flows
         )
         return function
 

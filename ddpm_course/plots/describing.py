@@ -50,7 +50,8 @@ def describe(figure: Figure) -> str:
             break
         said.append(facts)
     sentences = [f"{_begun(part).rstrip('.')}." for part in said if part]
-    return _plain(" ".join(sentences)) or "A figure."
+    plain = " ".join(sentences).replace("$", "")  # without the signs around matplotlib's formulas, and on one line
+    return " ".join(plain.split()) or "A figure."
 
 
 def _panel(ax: Axes, names: dict) -> str:
@@ -59,7 +60,10 @@ def _panel(ax: Axes, names: dict) -> str:
     drawn = _curves(ax, {} if own else names)  # a legend in one panel may serve those beside it
     clouds = [c.get_offsets() for c in ax.collections if isinstance(c, PathCollection) and len(c.get_offsets()) > 1]
     drawn += [f"{sum(map(len, clouds)):,} points"] if clouds else []
-    drawn += [_area(patch) for patch in ax.patches if isinstance(patch, Polygon) and _named(patch)]
+    for outline in ax.patches:
+        if isinstance(outline, Polygon) and _named(outline):
+            at, _ = max(outline.get_xy(), key=lambda point: point[1])
+            drawn.append(f"histogram of {_named(outline)}, highest near {_number(at)}")
     for bars in ax.containers:
         heights = [_number(bar.get_height()) for bar in bars]
         if len(set(heights)) > 1 and len(heights) <= 12:
@@ -120,13 +124,6 @@ def _course(x: np.ndarray, y: np.ndarray, ax: Axes) -> str:
     return text
 
 
-def _area(patch: Polygon) -> str:
-    """The outline of a histogram: where it is highest."""
-    x, y = patch.get_xy().T
-    top = y.argmax()
-    return f"histogram of {patch.get_label()}, highest near {_number(x[top])}"
-
-
 def _named(artist) -> str:
     label = str(artist.get_label() or "")
     return "" if label.startswith("_") else label
@@ -146,8 +143,3 @@ def _number(value: float, small: float = 0.0) -> str:
 def _begun(text: str) -> str:
     """With a capital letter in front, unless a symbol stands there: β is not Β, x not X."""
     return text[0].upper() + text[1:] if text[:2].isascii() and text[:2].isalpha() else text
-
-
-def _plain(text: str) -> str:
-    """On one line, without the signs that matplotlib's formulas are written with."""
-    return " ".join(text.replace("$", "").split())

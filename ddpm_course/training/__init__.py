@@ -3,14 +3,10 @@
 python -m ddpm_course.training --minutes 4 --out model
 """
 
+# ruff: noqa: F401 - imported for those who train, wherever it is
 from ..modes import fast_mode
 from .checkpoints import load_checkpoint, load_pretrained, save_checkpoint
 from .devices import best_device
 from .loop import train
 from .plan import learning_rate
 from .step import EMA, Run
-
-__all__ = [
-    "EMA", "Run", "best_device", "fast_mode", "learning_rate", "load_checkpoint", "load_pretrained", "save_checkpoint",
-    "train",
-]  # fmt: skip

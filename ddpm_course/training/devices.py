@@ -62,6 +62,11 @@ class Team:
         """Whether this is the process that prints and writes."""
         return self.rank == 0
 
+    def say(self, line: str) -> None:
+        """Print a line, once for all processes."""
+        if self.leads:
+            print(line, flush=True)
+
     def share(self, n: int) -> slice:
         """This process's part of n rows. Parts begin at even rows: self-conditioning serves every second row."""
         first, last = (2 * (rank * n // (2 * self.size)) for rank in (self.rank, self.rank + 1))

@@ -5,8 +5,7 @@
 
 import hashlib
 from collections.abc import Callable
-from contextlib import nullcontext, suppress
-from functools import partial
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -75,10 +74,9 @@ def train(
     _check(net, images, labels, minutes=minutes, steps=steps, batch_size=batch_size, report_every=report_every)
     lr, seed, steps = float(lr), int(seed), steps if steps is None else int(steps)  # the state takes no NumPy numbers
     team = Team.join(device)
-    say = partial(print, flush=True) if team.leads else _say_nothing
     if fast_mode() and (steps is None or steps > FAST_STEPS):
         asked = f"{minutes:g} minutes" if steps is None else f"{steps:,}"
-        say(f"fast mode: {FAST_STEPS} steps of training instead of {asked}")
+        team.say(f"fast mode: {FAST_STEPS} steps of training instead of {asked}")
         minutes, steps = None, FAST_STEPS
     batch_size = int(min(batch_size, len(images)))
     if team.size > 1 and batch_size < 2 * team.size:
@@ -90,15 +88,18 @@ def train(
             variance=diffusion.variance, betas=digest(diffusion.schedule.beta), minutes=minutes, steps=steps,
             batch_size=batch_size, lr=lr, ema_decay=ema_decay, label_dropout=label_dropout, kind=kind, seed=seed,
         )  # fmt: skip
-    keeper = Keeper(checkpoint, about, save_minutes, team, say)
+    keeper = Keeper(checkpoint, about, save_minutes, team)
 
-    training = Training(net, diffusion, images, labels, team, batch_size, lr, ema_decay, label_dropout, kind, seed)
+    training = Training(
+        net, diffusion, images, labels, team,
+        batch_size=batch_size, lr=lr, ema_decay=ema_decay, label_dropout=label_dropout, kind=kind, seed=seed,
+    )  # fmt: skip
     if compile:
-        training.compile()
+        training.mixed_net.net = torch.compile(training.mixed_net.net)
     training.run.steps = steps
-    say(f"training on {training}")
+    team.say(f"training on {training}")
     try:
-        return run_training(training, minutes, lr, keeper, report_every, watch)
+        return run_training(training, minutes, keeper, report_every, watch)
     except FloatingPointError as problem:
         raise FloatingPointError(f"{problem} Try a smaller lr than {lr:g}.{keeper.kept}") from None
 
@@ -106,7 +107,6 @@ def train(
 def run_training(
     training: Training,
     minutes: float | None,
-    lr: float,
     keeper: Keeper,
     report_every: int = 25,
     watch: Callable[[Run], None] | None = None,
@@ -114,15 +114,15 @@ def run_training(
     """Take a training to its end; or, when it is interrupted, to the end of the step that it is in.
 
     minutes: the budget, where training.run.steps is None and the state has no plan either
-    lr, report_every, watch: as `train` has them
+    report_every, watch: as `train` has them
     """
     keeper.resume(training)
     run, team, net = training.run, training.team, training.net
     budget = Budget(minutes, run.step) if run.steps is None else None  # a plan that comes from a state stays
     try:
-        with unbroken() if team.size > 1 else nullcontext([]) as pressed:  # a team stops at a report, all of it at once
+        with unbroken(team.size > 1) as pressed:  # a team stops at a report, all of it at once
             while run.steps is None or run.step < run.steps:
-                _steps_to_report(training, budget, lr, report_every, keeper.say)
+                _steps_to_report(training, budget, report_every)
                 if team.any(bool(pressed)):
                     raise KeyboardInterrupt
                 if team.leads:
@@ -133,15 +133,13 @@ def run_training(
     except KeyboardInterrupt:
         with suppress(KeyboardInterrupt), unbroken():  # pressed again: the state is still written
             goes_on = keeper.save(training) if team.leads else ""
-            keeper.say(f"stopped after {run.step:,} steps: the networks are usable as they are, and {goes_on}")
+            team.say(f"stopped after {run.step:,} steps: the networks are usable as they are, and {goes_on}")
     finally:
         net.eval()
     return run
 
 
-def _steps_to_report(
-    training: Training, budget: Budget | None, lr: float, report_every: int, say: Callable[[str], None]
-) -> None:
+def _steps_to_report(training: Training, budget: Budget | None, report_every: int) -> None:
     """Steps up to the next report, which is at every so many of them and at the last; then the losses are read.
 
     Only here is the host made to wait for the device: at a report, and while a budget is measured. Then on a GPU only
@@ -152,26 +150,26 @@ def _steps_to_report(
     while not reached:
         with unbroken():  # an interrupt comes between two steps, where weights, average and count agree
             with run.timed():
-                training.step(learning_rate(run.step, run.steps, lr))
+                training.step(learning_rate(run.step, run.steps, training.lr))
                 reached = run.step % report_every == 0
                 measured = budget and (reached or (run.steps is None and run.step % wait_every == 0))
                 if measured:
                     run.unread[-1].item()  # wait, or the clock would only tell how fast the host hands out work
             if measured:
-                run.steps = _planned(budget, training, say)
+                run.steps = _planned(budget, training)
             reached = reached or run.step == run.steps
             if reached:
                 with run.timed():
                     training.read_losses()
 
 
-def _planned(budget: Budget, training: Training, say: Callable[[str], None]) -> int | None:
+def _planned(budget: Budget, training: Training) -> int | None:
     """The number of steps that the budget makes now, the same in every process."""
     run, team = training.run, training.team
     steps = team.told(budget.plan(run.step, run.seconds, run.steps) if team.leads else None)
     if steps != run.steps:
         instead = f" now, not {run.steps:,}" if run.steps else ""
-        say(f"{1 / budget.pace:.1f} steps/s: {budget.seconds / 60:g} minutes are {steps:,} steps{instead}")
+        team.say(f"{1 / budget.pace:.1f} steps/s: {budget.seconds / 60:g} minutes are {steps:,} steps{instead}")
     return steps
 
 
@@ -204,7 +202,3 @@ def _description(net: nn.Module) -> str:
     shapes = {name: (tuple(value.shape), str(value.dtype)) for name, value in net.state_dict().items()}
     make = hashlib.sha256(repr((getattr(net, "arguments", None), shapes)).encode()).hexdigest()
     return f"{type(net).__name__} of {sum(p.numel() for p in net.parameters()):,} weights, {make[:12]}"
-
-
-def _say_nothing(line: str) -> None:
-    """What the processes print that do not lead."""

@@ -41,18 +41,18 @@ class Budget:
         if step >= self.first:
             self.marks.append((step, spent))
         tenths = int(10 * spent / self.seconds)
-        if steps is None and spent < self.seconds:
-            measured = spent - self.marks[0][1] if self.marks else 0.0
-            long_enough = measured >= min(MEASURED_SECONDS, self.seconds / 10) or len(self.marks) > MEASURED_TIMES
-            if len(self.marks) <= 3 or not long_enough:
-                return None
-        elif steps is not None and tenths == self.tenths:
+        due = self._measured(spent) if steps is None else tenths > self.tenths
+        if not due:
             return steps
         self.tenths = tenths
-        if len(self.marks) < 2:  # the minutes were gone before anything could be timed
-            self.pace = spent / step
-            return steps or step
-        self.pace = median((b[1] - a[1]) / (b[0] - a[0]) for a, b in pairwise(self.marks))
+        times = [(b[1] - a[1]) / (b[0] - a[0]) for a, b in pairwise(self.marks)]
+        self.pace = median(times or [spent / step])  # no times: the minutes were gone before any could be taken
         self.marks = self.marks[-RECENT:]
         fits = step + max(step // 20, round((self.seconds - spent) / self.pace))  # always some for the rate to fall
         return fits if steps is None or abs(fits - steps) > 0.05 * steps else steps
+
+    def _measured(self, spent: float) -> bool:
+        """Whether enough steps have been timed for a first plan, or there is no time for more."""
+        timed = spent - self.marks[0][1] if self.marks else 0.0
+        long_enough = timed >= min(MEASURED_SECONDS, self.seconds / 10) or len(self.marks) > MEASURED_TIMES
+        return spent >= self.seconds or (long_enough and len(self.marks) > 3)

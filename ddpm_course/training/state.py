@@ -8,7 +8,7 @@ import io
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -122,19 +122,11 @@ class Keeper:
     about:      what the training is made of
     minutes:    between two states
     team:       of whose processes the first one reads and writes
-    say:        prints a line
     raises      ValueError if there is a state already, but of another training or of no use
     """
 
-    def __init__(
-        self,
-        checkpoint: str | Path | None,
-        about: dict[str, Any],
-        minutes: float,
-        team: Team,
-        say: Callable[[str], None],
-    ):
-        self.checkpoint, self.seconds, self.say = checkpoint, 60 * minutes, say
+    def __init__(self, checkpoint: str | Path | None, about: dict[str, Any], minutes: float, team: Team):
+        self.checkpoint, self.seconds, self.team = checkpoint, 60 * minutes, team
         self.file = StateFile(checkpoint, about) if checkpoint is not None else None
         self.state = team.told(self.file.load() if self.file and team.leads else None)
         self.step: int | None = None  # the one whose state is in the file
@@ -146,14 +138,13 @@ class Keeper:
         if self.state is None:
             return
         if not training.load_state_dict(self.state):
-            self.say(
-                f"its state comes from another kind of device: on {training.device.type}, other random numbers follow"
-            )
+            here = training.device.type
+            self.team.say(f"its state comes from another kind of device: on {here}, other random numbers follow")
         run, self.step = training.run, training.run.step
         place = f"step {run.step:,}" + (f" of {run.steps:,}" if run.steps is not None else "")
         if run.step == run.steps:
             place = "nothing is left to do (to train again, delete it or give another checkpoint=)"
-        self.say(f"going on from {self.checkpoint}: {place}")
+        self.team.say(f"going on from {self.checkpoint}: {place}")
 
     def save(self, training: Training) -> str:
         """Write the state, and return how it goes on from there. A full disk costs the state, not the training."""
@@ -165,7 +156,7 @@ class Keeper:
                 self.file.save(training.state_dict())
             self.step = run.step
         except OSError as error:
-            self.say(f"the state of step {run.step:,} could not be written ({error}){self.kept}")
+            self.team.say(f"the state of step {run.step:,} could not be written ({error}){self.kept}")
         return "the same call goes on" + (f" from step {self.step:,}" if self.step else " from the start")
 
     def save_in_time(self, training: Training) -> None:
@@ -183,14 +174,15 @@ class Keeper:
 
 
 @contextmanager
-def unbroken() -> Iterator[list]:
+def unbroken(wanted: bool = True) -> Iterator[list]:
     """Let a step end when the stop button is pressed in the middle of it: KeyboardInterrupt comes afterwards.
 
-    Yields a list that is empty as long as nothing was pressed.
+    wanted: False lets it come at once
+    yields  a list that is empty as long as nothing was pressed
     """
     before = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or not callable(before):
-        yield []  # no interrupt arrives here
+    if not wanted or threading.current_thread() is not threading.main_thread() or not callable(before):
+        yield []  # or no interrupt arrives here
         return
     pressed = []
     signal.signal(signal.SIGINT, lambda *_: pressed.append(True))

@@ -9,7 +9,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -83,20 +82,34 @@ class Run:
 
 
 class Training:
-    """Everything that changes while a network is trained, and the step that changes it."""
+    """Everything that changes while a network is trained, and the step that changes it. The arguments are `train`'s."""
 
     def __init__(
-        self, net: nn.Module, diffusion: GaussianDiffusion, images: Tensor, labels: Tensor | None, team: Team,
-        batch_size: int, lr: float, ema_decay: float, label_dropout: float, kind: str, seed: int,
-    ):  # fmt: skip
-        self.diffusion, self.team, self.device = diffusion, team, team.device
-        self.batch_size, self.label_dropout, self.kind, self.seed = batch_size, label_dropout, kind, seed
+        self,
+        net: nn.Module,
+        diffusion: GaussianDiffusion,
+        images: Tensor,
+        labels: Tensor | None,
+        team: Team,
+        *,
+        batch_size: int,
+        lr: float,
+        ema_decay: float,
+        seed: int,
+        label_dropout: float = 0.0,
+        kind: str = "l2",
+    ):
+        self.diffusion, self.team, self.device, self.lr, self.seed = diffusion, team, team.device, lr, seed
+        self.batch_size, self.label_dropout, self.kind = batch_size, label_dropout, kind
         self.net = net.to(self.device, memory_format=torch.channels_last).train()
         self.dtype = next((p.dtype for p in net.parameters()), torch.float32)
         self.images = images.to(self.device)
         self.labels = labels.to(self.device, torch.int64) if labels is not None else None
         self.generator = torch.Generator(self.device).manual_seed(seed)  # of data order, dropped labels, t and noise
         self.batches = Batches(len(images), batch_size, self.device, self.generator)
+        # dropout alone draws from the device's own generator
+        self.own_random = {"cuda": torch.cuda, "mps": torch.mps}.get(self.device.type, torch)
+        self.place = [self.device] if self.device.type == "cuda" else []  # there may be several GPUs
 
         self.precision = mixed_precision(self.device)
         # beta_2 = 0.99: a training of minutes gains from second moments that forget the first, wild steps soon
@@ -104,8 +117,7 @@ class Training:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == torch.float16)
         shared = net
         if team.size > 1:
-            gpu = [self.device] if self.device.type == "cuda" else None
-            shared = nn.parallel.DistributedDataParallel(net, device_ids=gpu)
+            shared = nn.parallel.DistributedDataParallel(net, device_ids=self.place or None)
         self.mixed_net = MixedPrecision(shared, self.precision)  # to call; the weights, and their names, stay net's
         self.mixed_net.self_condition = getattr(net, "self_condition", False)  # a shared network does not tell
         self.run = Run(net, EMA(net, ema_decay))
@@ -144,10 +156,6 @@ class Training:
         self.run.unread.append(loss.detach())
         self.run.step += 1
 
-    def compile(self) -> None:
-        """Call the network through torch.compile from now on."""
-        self.mixed_net.net = torch.compile(self.mixed_net.net)
-
     def read_losses(self) -> None:
         """Wait for the device and record the mean loss.
 
@@ -172,9 +180,8 @@ class Training:
 
     def state_dict(self) -> dict:
         state = {name: part.state_dict() for name, part in self.parts.items()}
-        return state | dict(
-            device=self.device.type, generator=self.generator.get_state(), dropout=_dropout_state(self.device)
-        )
+        dropout = self.own_random.get_rng_state(*self.place)
+        return state | dict(device=self.device.type, generator=self.generator.get_state(), dropout=dropout)
 
     def load_state_dict(self, state: dict) -> bool:
         """Go back to a state. False if it comes from another kind of device, whose random numbers differ."""
@@ -186,7 +193,7 @@ class Training:
             self.generator.manual_seed(self.seed + self.run.step)
             return False
         self.generator.set_state(state["generator"])
-        _dropout_state(self.device, state["dropout"])
+        self.own_random.set_rng_state(state["dropout"], *self.place)
         return True
 
 
@@ -214,16 +221,3 @@ class Batches:
     def load_state_dict(self, state: dict) -> None:
         self.order = state["order"].to(self.device) if state["order"] is not None else None
         self.position = state["position"]
-
-
-def _dropout_state(device: torch.device, new: Tensor | None = None) -> Tensor:
-    """The state of the device's own generator, which dropout draws from; sets it to `new` if given."""
-    if device.type == "cuda":
-        get, set_ = partial(torch.cuda.get_rng_state, device), partial(torch.cuda.set_rng_state, device=device)
-    else:
-        get, set_ = (torch.mps.get_rng_state, torch.mps.set_rng_state) if device.type == "mps" else (
-            torch.get_rng_state, torch.set_rng_state
-        )  # fmt: skip
-    if new is not None:
-        set_(new)
-    return get()

@@ -10,21 +10,21 @@ it prints NOT RUN, and that fails under CI.
 """
 
 import argparse
-import json
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import broken
 import looking
-from jupyter_server.serverapp import list_running_servers
 
-from ddpm_course import lab
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+from courses import save, server  # noqa: E402
+
+from ddpm_course import lab  # noqa: E402
 from ddpm_course.classroom import editions
 
 try:
@@ -33,7 +33,6 @@ except ImportError:
     sync_api = None
 
 QUIET = "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-sync"
-TRACKER = {"windowingMode": "none"}  # JupyterLab then keeps the whole lesson in the page, not only what is in view
 
 
 def chromium() -> str | None:
@@ -42,32 +41,14 @@ def chromium() -> str | None:
     return next((path for name in names if name and (path := shutil.which(name))), None)
 
 
-@contextmanager
 def jupyterlab(folder: Path):
     """A server on `folder`, with settings and kernels of its own; yields its address and token."""
-    settings = folder / ".settings" / "@jupyterlab" / "notebook-extension"
-    settings.mkdir(parents=True)
-    (settings / "tracker.jupyterlab-settings").write_text(json.dumps(TRACKER))
-    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ServerApp.port=0",
-               f"--ServerApp.root_dir={folder}", "--LabApp.expose_app_in_browser=True",
-               f"--LabApp.user_settings_dir={folder / '.settings'}", f"--LabApp.workspaces_dir={folder / '.spaces'}"]  # fmt: skip
-    environment = {**os.environ, "JUPYTER_RUNTIME_DIR": str(folder / ".runtime"), "DDPM_COURSE_SAVE": "0"}
-    environment["JUPYTER_CONFIG_PATH"] = str(lab.SETTINGS)  # as `make lab` does: no question about news
-    with open(folder / ".log", "w") as log:
-        server = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
-    try:
-        until = time.monotonic() + 120
-        while not (found := list(list_running_servers(str(folder / ".runtime")))):
-            if server.poll() is not None or time.monotonic() > until:
-                raise RuntimeError(f"JupyterLab did not start: {(folder / '.log').read_text()[-500:]}")
-            time.sleep(0.5)
-        yield found[0]["url"], found[0]["token"]
-    finally:
-        server.terminate()  # it shuts its kernels down
-        try:
-            server.wait(30)
-        except subprocess.TimeoutExpired:
-            server.kill()
+    settings = folder / ".settings" / "@jupyterlab" / "notebook-extension" / "tracker.jupyterlab-settings"
+    save(settings, {"windowingMode": "none"})  # the whole lesson is kept in the page, not only what is in view
+    options = ["--LabApp.expose_app_in_browser=True", f"--LabApp.user_settings_dir={folder / '.settings'}"]
+    options += [f"--ServerApp.root_dir={folder}", f"--LabApp.workspaces_dir={folder / '.spaces'}"]
+    ours = str(lab.SETTINGS)  # as `make lab` does: no question about news
+    return server(folder, "jupyterlab", *options, JUPYTER_CONFIG_PATH=ours, DDPM_COURSE_SAVE="0")
 
 
 def run_lesson(browser, lesson: str, source: Path, screens: Path, minutes: float) -> list[str]:

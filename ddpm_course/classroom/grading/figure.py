@@ -8,38 +8,35 @@ from matplotlib.figure import Figure
 from ...plots import COLORS, finish, style
 
 LOOKS = {  # colour and hatching, so that it reads in grey as well; Okabe and Ito's colours
-    "solved": (COLORS[2], ""),
-    "wrong": (COLORS[1], "///"),
-    "not attempted": ("#ffffff", ""),
-    "missing": ("#ffffff", "..."),
-    "stopped": ("#9a9a9a", "xxx"),
+    "solved": {"color": COLORS[2], "hatch": ""},
+    "wrong": {"color": COLORS[1], "hatch": "///"},
+    "not attempted": {"color": "#ffffff", "hatch": ""},
+    "missing": {"color": "#ffffff", "hatch": "..."},
+    "stopped": {"color": "#9a9a9a", "hatch": "xxx"},
 }
 MOST = 4  # mistakes shown for an exercise; the CSV has them all
 
 
 def draw(lesson: str, counted: list[tuple[str, Counter, Counter]]) -> Figure:
     """A figure of what `report.summary` counted: for each exercise the statuses, under it its commonest mistakes."""
-    labels, bars = [], []  # from top to bottom
+    rows = []  # from top to bottom
     for title, statuses, mistakes in counted:
-        labels.append(title)
-        bars.append(statuses)
-        for mistake, count in mistakes.most_common(MOST):
-            labels.append(mistake)
-            bars.append(count)
-    most = max(sum(bar.values()) for bar in bars if isinstance(bar, Counter))
+        rows += [(title, statuses), *mistakes.most_common(MOST)]
+    labels, bars = zip(*rows, strict=True)
+    most = max(statuses.total() for _, statuses, _ in counted)
     with style():
         figure, axes = plt.subplots(figsize=(9, 1.4 + 0.26 * len(bars)), dpi=120)
         for y, bar in enumerate(bars):
             if isinstance(bar, Counter):
                 left = 0
-                for status, (colour, hatch) in LOOKS.items():
-                    _piece(axes, y, left, bar[status], colour, hatch, most)
+                for status, look in LOOKS.items():
+                    _piece(axes, y, left, bar[status], most, look)
                     left += bar[status]
             else:
                 axes.barh(y, bar, 0.45, color=COLORS[1], edgecolor="black", linewidth=0.6, hatch="///")
                 axes.text(bar + most / 150, y, str(bar), va="center", fontsize=8)
-        for status, (colour, hatch) in LOOKS.items():
-            axes.barh(0, 0, color=colour, edgecolor="black", hatch=hatch, label=status)
+        for status, look in LOOKS.items():
+            axes.barh(0, 0, label=status, edgecolor="black", **look)
         axes.set_yticks(range(len(labels)), labels)
         for label, bar in zip(axes.get_yticklabels(), bars, strict=True):
             label.set(fontweight="bold" if isinstance(bar, Counter) else "normal", fontsize=10)
@@ -50,11 +47,11 @@ def draw(lesson: str, counted: list[tuple[str, Counter, Counter]]) -> Figure:
     return finish(figure, f"How many students solved each exercise of {lesson}, and which mistakes they made")
 
 
-def _piece(axes, y: int, left: int, width: int, colour: str, hatch: str, most: int) -> None:
+def _piece(axes, y: int, left: int, width: int, most: int, look: dict[str, str]) -> None:
     """One status of an exercise's bar with its number in it, on a plain patch so that hatching does not cross it."""
     if not width:
         return
-    axes.barh(y, width, 0.8, left, color=colour, edgecolor="black", linewidth=0.6, hatch=hatch)
+    axes.barh(y, width, 0.8, left, edgecolor="black", linewidth=0.6, **look)
     if width >= most / 50:
         patch = {"facecolor": "white", "edgecolor": "none", "pad": 1, "alpha": 0.85}
         axes.text(left + width / 2, y, str(width), ha="center", va="center", fontsize=8, bbox=patch)
