@@ -196,9 +196,7 @@ class StudentTraining(Training):
     my: the names of the student's file
     """
 
-    def __init__(
-        self, my: dict[str, Any], net: nn.Module, schedule: Any, images: Tensor, seed: int, device: torch.device
-    ):
+    def __init__(self, my: dict, net: nn.Module, schedule, images: Tensor, seed: int, device: torch.device):
         super().__init__(
             net, GaussianDiffusion(schedule), images, None, Team(device), batch_size=BATCH, lr=LR, ema_decay=0.995,
             seed=seed,

@@ -11,6 +11,7 @@ import argparse
 import os
 import runpy
 import sys
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -44,12 +45,11 @@ def copy(destination: Path | str, root: Path = ROOT) -> list[Path]:
         text = path.read_text(encoding="utf-8")
         if inside:
             text = text.replace(page("notebooks/solutions/"), f"{solutions}/")
-        try:  # "x" refuses to open what is there, so nothing can be lost between looking and writing
-            with open(destination / path.name, "x", encoding="utf-8", newline="\n") as file:
-                file.write(text)
-            new.append(destination / path.name)
-        except FileExistsError:
-            continue
+        copied = destination / path.name
+        # "x" refuses to open what is there, so nothing can be lost between looking and writing
+        with suppress(FileExistsError), open(copied, "x", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+            new.append(copied)
     return new
 
 
@@ -73,9 +73,8 @@ def main(arguments: list[str] | None = None, root: Path = ROOT) -> int:
     first, *others = (sys.argv[1:] if arguments is None else arguments) or [""]
     if first != "copy":
         return open_lesson(first, others)
-    parser = argparse.ArgumentParser(
-        prog="python -m ddpm_course.lab copy", description="Copy the lessons that are not there yet, and no others."
-    )
+    parser = argparse.ArgumentParser("python -m ddpm_course.lab copy")
+    parser.description = "Copy the lessons that are not there yet, and no others."
     parser.add_argument("folder", help="where to, usually work")
     folder = parser.parse_args(others).folder
     try:

@@ -73,9 +73,8 @@ class Mixture:
         integrated out. Use `density_1d` to draw it.
         """
         mean, variance = self._x0_given(schedule, xt, t)  # (B, K, ...), (K,)
-        on_x0, on_xt, beta_tilde = (
-            float(c) for c in posterior_coefficients(schedule.alpha_bar[t], schedule.alpha_bar[s])
-        )
+        coefficients = posterior_coefficients(schedule.alpha_bar[t], schedule.alpha_bar[s])
+        on_x0, on_xt, beta_tilde = map(float, coefficients)
         r = self.noised(schedule, t).responsibilities(xt)
         return Mixture(r, on_x0 * mean + on_xt * xt[:, None], (beta_tilde + on_x0**2 * variance).sqrt())
 

@@ -167,7 +167,7 @@ def at(turn, happen):
     return lambda now, go_on: (happen() if now == turn else None, go_on())[1]
 
 
-@pytest.mark.parametrize("form", [float, torch.tensor, lambda loss: torch.tensor([loss], requires_grad=True)])
+@pytest.mark.parametrize("form", [float, torch.as_tensor, lambda loss: torch.tensor([loss], requires_grad=True)])
 def test_the_budget_the_learning_rate_and_the_average_follow_every_step(trained, monkeypatch, capsys, form):
     rates, averaged, clipped, update = [], [], [], EMA.update
     monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", lambda *limit: clipped.append(1))

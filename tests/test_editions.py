@@ -122,21 +122,6 @@ def test_a_cell_that_fails_or_takes_too_long_is_named_and_nothing_is_written(clo
     assert contents(clone) == before
 
 
-def test_building_gives_readable_ids_once_and_brings_shared_texts_up_to_date():
-    notebook, wanted = tiny_lesson(), [cell.source for cell in tiny_lesson().cells]
-    drawn = ["3f2a9c01", "setup", "7b1c2d3e-0000-4000-8000-0123456789ab", "aZ3_kQ9x-1bC", "hints-7-1", "slider"]
-    for cell, name in zip(notebook.cells, drawn, strict=False):
-        cell.update(id=name, source=cell.source.replace(REPOSITORY, "somebody/else"))
-    notebook.cells[1].source = "import ddpm_course"
-    editions.refresh(notebook)
-    assert [cell.source for cell in notebook.cells] == wanted
-    names = [cell.id for cell in notebook.cells]
-    assert names == ["text-1", "setup", "code-1", "code-2", "hints-7-1", "code-3", "slider", "figure", "environment"]
-    notebook.cells.insert(0, new_markdown_cell("new"))
-    editions.refresh(notebook)
-    assert [cell.id for cell in notebook.cells] == ["text-2", *names]
-
-
 BODIES = ["def double(x):\n    return 2 * x", "### BEGIN SOLUTION\ndef double(x): ...\n### END SOLUTION"]
 BODIES += ["def double(x):\n    ### BEGIN SOLUTION\n    return 2 * x", DOUBLE]  # no region, outside a function, no end
 

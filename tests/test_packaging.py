@@ -141,7 +141,7 @@ def test_make_sets_up_once_copies_opens_and_tests(make, tmp_path):
     assert re.search(r"needs Python 3.11, 3.12 or 3.13.* is: 3.10.4\n.*make lab PYTHON=", done.stdout)
 
 
-PARTS = ["test", "test TEST_ARGS=tests/test_checks_*.py", "test-browser LESSONS=00 03"]
+PARTS = ["test", "test TEST_ARGS=tests/test_answers.py tests/test_checks_*.py", "test-browser LESSONS=00 03"]
 TOOL = """#!/bin/sh
 echo "{tool}: $*, as ${{ATEN_CPU_CAPABILITY:-it is}}, $CI $DDPM_COURSE_FAST"
 [ "$*" != "{fails}" ]

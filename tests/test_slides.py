@@ -1,7 +1,6 @@
 """The lecture path: nbconvert turns every lesson into a talk of pictures and formulas, with little to read."""
 
 import re
-from copy import deepcopy
 
 import lessons
 from bs4 import BeautifulSoup
@@ -40,10 +39,3 @@ def test_every_cell_says_what_the_talk_does_with_it_and_no_exercise_or_answer_is
         if kind not in ("skip", "notes"):
             assert not (editions.is_solution(cell) or editions.is_check(cell)), cell.id
             assert "<details>" not in cell.source and "### Exercise" not in cell.source, cell.id
-
-
-def test_a_new_cell_stays_out_of_the_talk():
-    notebook = deepcopy(lessons.by_number("00").notebook)
-    del notebook.cells[5].metadata["slideshow"]
-    editions.refresh(notebook)
-    assert notebook.cells[5].metadata["slideshow"] == {"slide_type": "skip"}

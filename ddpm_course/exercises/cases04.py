@@ -28,6 +28,7 @@ def embedding_cases() -> list[Case]:
             "where t is more than 1,000": column > 1000,
             "for a batch with t of more than 1,000": max(t) > 1000,
             "for a second batch of the same size": t[0] == 12,
+            "for frequencies below 1": (torch.arange(dim) % (dim // 2) > 0)[None] & (column > 0),
             "in the first half of the features": (torch.arange(dim) < dim // 2)[None],
             "in the second half of the features": (torch.arange(dim) >= dim // 2)[None],
         }
@@ -36,7 +37,7 @@ def embedding_cases() -> list[Case]:
 
 
 def attention_cases() -> list[Case]:
-    plan = [(2, 2, 6, 5), (2, 1, 5, 8), (3, 4, 7, 2), (1, 3, 3, 3), (2, 2, 1, 4), (2, 4, 9, 16)]
+    plan = [(2, 2, 6, 5), (2, 1, 5, 8), (3, 4, 7, 2), (1, 3, 3, 3), (2, 2, 1, 4), (2, 3, 5, 4), (2, 4, 9, 16)]
     cases = []
     for seed, shape in enumerate(plan):
         facts = {
@@ -45,11 +46,15 @@ def attention_cases() -> list[Case]:
             "for a single position": shape[2] == 1,
             "for more than one position": shape[2] > 1,
             "for odd d": shape[3] % 2 == 1,
+            "where a query's weights differ": seed != 5 and shape[2] > 1,
+            "for the last of the positions": (torch.arange(shape[2]) == shape[2] - 1)[:, None],
             "for a batch of one": shape[0] == 1,
             "for a batch of more than one": shape[0] > 1,
             "for views into other tensors, such as rearrange makes": shape == plan[-1],
         }
         qkv = tuple(1.5 * normal(shape, 40 + 3 * seed + i) for i in range(3))
+        if seed == 5:
+            qkv[0].zero_()
         if shape == plan[-1]:
             qkv = tuple(x.transpose(1, 2).contiguous().transpose(1, 2) for x in qkv)
         cases.append(Case(f"q, k, v of shape {shape}", qkv, facts))

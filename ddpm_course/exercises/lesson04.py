@@ -160,13 +160,18 @@ class Block(nn.Module):
         return residual_forward(self, x, embedding)
 
 
-def perturbed(net: nn.Module, seed: int, training: bool) -> nn.Module:
-    """Layers that start at 0 would hide what comes before them; and what an exercise is to do, the layers cannot do."""
+def perturbed(net: nn.Module, seed: int, training: bool, zero: str | None) -> nn.Module:
+    """Layers that start at 0 would hide what comes before them; and what an exercise is to do, the layers cannot do.
+
+    zero: the layers of this name are 0 after all: an answer that is right only then goes wrong before them
+    """
     generator = torch.Generator(device="cpu").manual_seed(seed)
     with torch.no_grad():
-        for parameter in net.parameters():
+        for name, parameter in net.named_parameters():
             drawn = torch.randn(parameter.shape, generator=generator, device="cpu")
             parameter.copy_(drawn / max(parameter[0].numel(), 4) ** 0.5 if parameter.ndim > 1 else 1 + 0.5 * drawn)
+            if zero and zero in name:
+                parameter.zero_()
     net.forward = called_in_a_circle
     return net.train(training)
 
@@ -177,15 +182,17 @@ def called_in_a_circle(*args):
 
 def block_cases() -> list[Case]:
     plan = [
-        (8, 8, 0.0, False, (2, 5, 4)),
-        (8, 16, 0.0, False, (1, 4, 6)),
-        (16, 8, 0.3, False, (2, 3, 3)),
-        (8, 8, 0.5, True, (3, 4, 4)),
-        (8, 16, 0.2, True, (2, 4, 4)),
+        (8, 8, 0.0, False, (2, 5, 4), None),
+        (8, 16, 0.0, False, (1, 4, 6), None),
+        (16, 8, 0.3, False, (2, 3, 3), None),
+        (8, 8, 0.5, True, (3, 4, 4), None),
+        (8, 16, 0.2, True, (2, 4, 4), None),
+        (8, 16, 0.0, False, (2, 4, 3), "scale_shift"),
+        (8, 16, 0.0, False, (2, 4, 3), "conv2"),
     ]
     cases = []
-    for seed, (c_in, c_out, dropout, training, (b, h, w)) in enumerate(plan):
-        block = perturbed(Block(c_in, c_out, 12, dropout), seed, training)
+    for seed, (c_in, c_out, dropout, training, (b, h, w), zero) in enumerate(plan):
+        block = perturbed(Block(c_in, c_out, 12, dropout), seed, training, zero)
         facts = {
             "where the channels change": c_in != c_out,
             "where the channels stay the same": c_in == c_out,
@@ -193,8 +200,12 @@ def block_cases() -> list[Case]:
             "with dropout on": training,
             "with dropout on, other than 0.5": training and dropout != 0.5,
             "in evaluation mode, where dropout is off": dropout > 0 and not training,
+            "where scale and shift make a difference": zero is None,
+            "where what is added to the skip is not 0": zero != "conv2",
         }
-        label = f"{c_in} to {c_out} channels, dropout {dropout}{'' if training else ' off'}"
+        label = (
+            f"{c_in} to {c_out} channels, dropout {dropout}{'' if training else ' off'}{zero and f', {zero} 0' or ''}"
+        )
         cases.append(Case(label, (block, normal((b, c_in, h, w), 100 + seed), normal((b, 12), 110 + seed)), facts))
     return cases
 
@@ -306,15 +317,16 @@ class MyUNet(nn.Module):
 
 def net_cases() -> list[Case]:
     plan = [
-        (dict(widths=(16, 8), heads=2), None, (3, 8, 8)),
-        (dict(widths=(8,), heads=2, num_classes=3), (0, 2, 3), (3, 4, 4)),
-        (dict(widths=(8,), heads=2, num_classes=5), None, (2, 4, 6)),
-        (dict(channels=2, widths=(8,), patch=1, heads=4), None, (3, 4, 2)),
-        (dict(channels=3, widths=(8, 8, 16), blocks=2, heads=2), None, (1, 8, 16)),
+        (dict(widths=(16, 8), heads=2), None, (3, 8, 8), None),
+        (dict(widths=(8,), heads=2, num_classes=3), (0, 2, 3), (3, 4, 4), None),
+        (dict(widths=(8,), heads=2, num_classes=5), None, (2, 4, 6), None),
+        (dict(channels=2, widths=(8,), patch=1, heads=4), None, (3, 4, 2), None),
+        (dict(channels=3, widths=(8, 8, 16), blocks=2, heads=2), None, (1, 8, 16), None),
+        (dict(widths=(8, 8), heads=2), None, (3, 8, 8), "scale_shift"),
     ]
     cases = []
-    for seed, (arguments, labels, (b, height, width)) in enumerate(plan):
-        net = perturbed(MyUNet(**arguments), seed, training=seed % 2 == 1)
+    for seed, (arguments, labels, (b, height, width), zero) in enumerate(plan):
+        net = perturbed(MyUNet(**arguments), seed, seed % 2 == 1, zero)
         x = normal((b, net.channels, height, width), 120 + seed)
         t = torch.tensor([700, 1, 40][:b], device="cpu")
         y = torch.tensor(labels, device="cpu") if labels else None
@@ -324,11 +336,13 @@ def net_cases() -> list[Case]:
             "for a network with classes": classes,
             "for a network with classes and y=None": classes and y is None,
             "where labels are given": y is not None,
+            "for a batch of more than one": b > 1,
             "for patch = 1": net.patch == 1,
             "for patch = 2": net.patch == 2,
             "for more than one level": len(arguments["widths"]) > 1,
             "for more than one channel": net.channels > 1,
             "where the first width is not 8": arguments["widths"][0] != 8,
+            "where the blocks hear the code of t and y": zero is None,
         }
         label = f"widths {arguments['widths']}, patch {net.patch}, {net.num_classes or 'no'} classes, y = {labels}"
         cases.append(Case(label, (net, x, t, y), facts))

@@ -190,7 +190,7 @@ def weight_cases() -> list[Case]:
 
 def as_number(args: tuple, value: Any) -> Any:
     """Floats and tensors alike: a weight is a number."""
-    return torch.as_tensor(value, dtype=torch.float64) if isinstance(value, Tensor | int | float) else value
+    return torch.as_tensor(value, dtype=torch.float64) if isinstance(value, int | float) else value
 
 
 @exercise(

@@ -47,9 +47,7 @@ def main() -> None:
     parser.add_argument("--ema", type=float, default=0.995)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--compile", action="store_true", help="train through torch.compile")
-    parser.add_argument(
-        "--checkpoint", type=Path, help="file for the state of the training; goes on from it if it exists"
-    )
+    parser.add_argument("--checkpoint", type=Path, help="file for the training's state; goes on from it if it exists")
     parser.add_argument("--save-minutes", type=float, default=1.0, help="how often that file is written")
     parser.add_argument("--out", type=Path, required=True, help="the file to write: OUT.safetensors")
     args = parser.parse_args()

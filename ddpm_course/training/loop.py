@@ -81,19 +81,18 @@ def train(
     batch_size = int(min(batch_size, len(images)))
     if team.size > 1 and batch_size < 2 * team.size:
         raise ValueError(f"a batch of {batch_size} is too small for {team.size} processes: each needs two images of it")
+    settings = dict(
+        batch_size=batch_size, lr=lr, ema_decay=ema_decay, label_dropout=label_dropout, kind=kind, seed=seed
+    )
     about = {}
     if checkpoint is not None:
-        about = dict(
+        about = settings | dict(
             network=_description(net), images=digest(images), labels=digest(labels), predicts=diffusion.predicts,
             variance=diffusion.variance, betas=digest(diffusion.schedule.beta), minutes=minutes, steps=steps,
-            batch_size=batch_size, lr=lr, ema_decay=ema_decay, label_dropout=label_dropout, kind=kind, seed=seed,
         )  # fmt: skip
     keeper = Keeper(checkpoint, about, save_minutes, team)
 
-    training = Training(
-        net, diffusion, images, labels, team,
-        batch_size=batch_size, lr=lr, ema_decay=ema_decay, label_dropout=label_dropout, kind=kind, seed=seed,
-    )  # fmt: skip
+    training = Training(net, diffusion, images, labels, team, **settings)
     if compile:
         training.mixed_net.net = torch.compile(training.mixed_net.net)
     training.run.steps = steps

@@ -120,10 +120,9 @@ class Training:
             shared = nn.parallel.DistributedDataParallel(net, device_ids=self.place or None)
         self.mixed_net = MixedPrecision(shared, self.precision)  # to call; the weights, and their names, stay net's
         self.mixed_net.self_condition = getattr(net, "self_condition", False)  # a shared network does not tell
-        self.run = Run(net, EMA(net, ema_decay))
-        self.parts = dict(
-            run=self.run, net=net, ema=self.run.ema, optimizer=self.optimizer, scaler=self.scaler, batches=self.batches
-        )
+        self.run = run = Run(net, EMA(net, ema_decay))
+        saved = dict(run=run, net=net, ema=run.ema, optimizer=self.optimizer, scaler=self.scaler, batches=self.batches)
+        self.saved = saved  # what a state consists of, besides the states of the generators
         self.weights = [*net.state_dict().values(), *self.run.ema.net.state_dict().values()]
         self.good_weights, self.good_step = [w.clone() for w in self.weights], 0  # where to go back to if they explode
 
@@ -179,13 +178,13 @@ class Training:
         self.good_step = self.run.step
 
     def state_dict(self) -> dict:
-        state = {name: part.state_dict() for name, part in self.parts.items()}
+        state = {name: part.state_dict() for name, part in self.saved.items()}
         dropout = self.own_random.get_rng_state(*self.place)
         return state | dict(device=self.device.type, generator=self.generator.get_state(), dropout=dropout)
 
     def load_state_dict(self, state: dict) -> bool:
         """Go back to a state. False if it comes from another kind of device, whose random numbers differ."""
-        for name, part in self.parts.items():
+        for name, part in self.saved.items():
             if state[name]:  # a scaler that is off has nothing to say
                 part.load_state_dict(state[name])
         self._remember()
