@@ -57,7 +57,7 @@ def _as_if_right(comparison: Comparison) -> Comparison:
 
 
 def locate(
-    known: Expected, function: Callable, outcomes: list[Outcome], comparisons: list[Comparison]
+    known: Expected, leaned: list[str], outcomes: list[Outcome], comparisons: list[Comparison]
 ) -> tuple[str, list[str]]:
     """The kind of the first problem, and what can be said about it without knowing the mistake."""
     exercise = known.exercise
@@ -82,7 +82,7 @@ def locate(
     returned = [outcome for outcome in outcomes if outcome.error is None]
     if returned and all("generator" in outcome.unused for outcome in returned):
         text.append("It never draws from the `generator` it is given.")
-    if leaned := notebook_variables(function):
+    if leaned:
         text.append(f"It reads {_quoted(leaned)} from the notebook: take everything from the arguments.")
     return problem, text
 

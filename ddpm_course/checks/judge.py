@@ -44,11 +44,20 @@ class Verdict:
 
 
 def check(exercise: Exercise, function: Any, schedule_class: type = Schedule) -> Verdict:
-    """Run a function on the cases of an exercise, with schedules of `schedule_class`, and say what it is.
+    """Run a function on the cases of an exercise, with schedules of `schedule_class`, and say what it is."""
+    if refused := refusal(exercise, function):
+        return refused
+    outcomes = attempts(exercise, function, allowed(exercise), schedule_class)
+    return verdict(exercise, outcomes, diagnosis.notebook_variables(function))
 
-    The order is that of usefulness to the student: what is no attempt at all, what is right, what has a name, and only
-    then what merely differs.
-    """
+
+def allowed(exercise: Exercise) -> float:
+    """Seconds of computing that a function may take on all cases."""
+    return AT_LEAST + AS_OFTEN * expected(exercise).seconds
+
+
+def refusal(exercise: Exercise, function: Any) -> Verdict | None:
+    """The verdict on what need not be run."""
     if (getattr(home(function), "__module__", None) or "").split(".")[0] == "ddpm_course":
         return Verdict("package", ["This is the course's own function, standing in for yours.",
                                    "Run the exercise cell again, then this one."])  # fmt: skip
@@ -56,15 +65,35 @@ def check(exercise: Exercise, function: Any, schedule_class: type = Schedule) ->
         return Verdict("wrong", [f"`{exercise.name}` is {function!r:.60}, not a function."], problem="type")
     if complaint := _signature_complaint(exercise, function):
         return Verdict("wrong", [complaint], problem="signature")
-    known, outcomes = expected(exercise), []
-    seconds = AT_LEAST + AS_OFTEN * known.seconds
-    for case in exercise.cases:
+    return Verdict("not attempted", [f"Begin here: {exercise.first}"]) if _is_empty(function) else None
+
+
+def attempts(exercise: Exercise, function: Callable, seconds: float, schedule_class: type = Schedule) -> list[Outcome]:
+    """What a function does on each case, and on those that ask for gradients; the last one is where its time was up."""
+    outcomes = []
+    for case in [*exercise.cases, *gradients.cases(exercise)]:
         outcome = run(function, case, exercise.arguments, schedule_class, bound_to=exercise.name, seconds=seconds)
-        if isinstance(outcome.error, TooLong):
-            return Verdict("wrong", [sentence(outcome, case)], problem="raises", cases=len(exercise.cases))
         seconds -= outcome.seconds
         outcomes.append(outcome)
-    if all(isinstance(outcome.error, NotImplementedError) for outcome in outcomes) or _is_empty(function):
+        if isinstance(outcome.error, TooLong):
+            break
+    return outcomes
+
+
+def verdict(exercise: Exercise, outcomes: list[Outcome], leaned: list[str]) -> Verdict:
+    """Say what a function is by what it did, which may have been elsewhere: nothing is run here but the course's own.
+
+    The order is that of usefulness to the student: what is no attempt at all, what is right, what has a name, and only
+    then what merely differs.
+    outcomes: as `attempts` returns them
+    leaned:   names that the function reads from its notebook
+    """
+    known, cases = expected(exercise), exercise.cases
+    if late := [o for o in outcomes if isinstance(o.error, TooLong)]:
+        i = min(len(outcomes), len(cases)) - 1
+        return Verdict("wrong", [sentence(late[0], cases[i])], problem="raises", cases=len(cases))
+    outcomes, flows = outcomes[: len(cases)], outcomes[len(cases) :]
+    if all(isinstance(outcome.error, NotImplementedError) for outcome in outcomes):
         return Verdict("not attempted", [f"Begin here: {exercise.first}"])
 
     comparisons = [
@@ -80,7 +109,7 @@ def check(exercise: Exercise, function: Any, schedule_class: type = Schedule) ->
     other = diagnosis.matching(exercise.alternatives, known, outcomes) if passed < n else None
     if not left_behind and (passed == n or (other and "dtype" not in problems)):
         like = other[1] if other else exercise.reference
-        if cut_off := gradients.complaint(exercise, function, like, seconds):
+        if cut_off := gradients.complaint(exercise, flows, like):
             return Verdict("wrong", [cut_off], problem="gradient", passed=n, cases=n)
         if other:
             return _solved(n, f"All {n}", other[0].says.splitlines())
@@ -91,7 +120,7 @@ def check(exercise: Exercise, function: Any, schedule_class: type = Schedule) ->
     if named:
         mistake, text = named[0].id, named[1]
     elif passed < n:
-        problem, text = diagnosis.locate(known, function, outcomes, comparisons)
+        problem, text = diagnosis.locate(known, leaned, outcomes, comparisons)
     else:
         problem, text = "changed", ["The result is right."]
     text += [*left_behind, *diagnosis.printed(outcomes)]

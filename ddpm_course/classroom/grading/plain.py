@@ -1,0 +1,102 @@
+"""What calls of a student's function did, as bytes: numbers, tensors, names and words, and nothing that could act.
+
+The confined process packs them, the one that judges unpacks them. What is not plain is named by its type, which no
+exercise asks for; what is not as `packed` writes it is refused.
+"""
+
+import builtins
+import json
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load, save
+from torch import Tensor
+
+from ...checks.limits import TooLong
+from ...checks.running import Outcome, plain_tensor
+
+DEEPEST, LONGEST = 4, 20_000  # lists in lists, and entries of one
+NOTES = {"drew": bool, "where": str, "endless": str, "printed": str, "seconds": float, "changed": dict, "left": list}
+NOTES |= {"unused": list}
+
+
+def packed(outcomes: list[Outcome]) -> bytes:
+    """The outcomes as a safetensors file, whose header holds what is no tensor."""
+    tensors: dict[str, Tensor] = {"": torch.zeros(1)}
+
+    def tree(value: Any, depth: int = 0) -> Any:
+        if isinstance(value, Tensor):
+            value, name = plain_tensor(value), str(len(tensors))
+            tensors[name] = value.detach().cpu().clone(memory_format=torch.contiguous_format)
+            return {"tensor": name}
+        if isinstance(value, bytes):  # the state of a generator
+            return {"bytes": tree(torch.frombuffer(bytearray(value), dtype=torch.uint8))}
+        if isinstance(value, np.ndarray | np.generic):
+            return {type(value).__name__: None if value.dtype.hasobject else tree(torch.as_tensor(value))}
+        if isinstance(value, list | tuple) and depth < DEEPEST and len(value) <= LONGEST:
+            return {"tuple" if isinstance(value, tuple) else "list": [tree(entry, depth + 1) for entry in value]}
+        if isinstance(value, dict) and depth < DEEPEST and len(value) <= LONGEST:
+            return {"dict": [[str(name), tree(entry, depth + 1)] for name, entry in value.items()]}
+        if value is None or isinstance(value, bool | int | float):
+            return value
+        return {type(value).__name__: None}
+
+    about = []
+    for outcome in outcomes:
+        notes = {name: getattr(outcome, name) for name in NOTES} | {"printed": outcome.printed[:2000]}
+        error = outcome.error and [type(outcome.error).__name__, str(outcome.error)[:500]]
+        notes |= {"value": tree(outcome.value), "error": error}
+        states = {name: tree(state) for name, state in outcome.states.items() if isinstance(state, bytes)}
+        about.append(notes | {"states": states})
+    return save(tensors, metadata={"about": json.dumps(about)})
+
+
+def unpacked(content: bytes, most: int) -> list[Outcome]:
+    """The outcomes, at most so many; raises ValueError for what is none."""
+    try:
+        head = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+        about, tensors = json.loads(head["__metadata__"]["about"]), load(content)
+
+        def value_of(tree: Any) -> Any:
+            if tree is None or isinstance(tree, bool | int | float):
+                return tree
+            [(kind, inside)] = tree.items()
+            if kind == "tensor":
+                return tensors[inside]
+            if kind in ("list", "tuple"):
+                return {"list": list, "tuple": tuple}[kind](map(value_of, inside))
+            if kind == "dict":
+                return {str(name): value_of(entry) for name, entry in inside}
+            if kind == "bytes":
+                return value_of(inside).numpy().tobytes()
+            if kind == "ndarray" and inside is not None:
+                return value_of(inside).numpy()
+            return type(str(kind)[:40], (), {})()  # something that is only named
+
+        outcomes = []
+        for notes in about[:most]:
+            outcome = Outcome(value=value_of(notes["value"]), error=_error(notes["error"]))
+            for name, kind in NOTES.items():
+                if isinstance(notes[name], kind):
+                    setattr(outcome, name, notes[name])
+            outcome.states = {str(name): value_of(state) for name, state in notes["states"].items()}
+            outcomes.append(outcome)
+        return outcomes
+    except Exception as error:  # whatever is wrong with bytes that a stranger wrote
+        raise ValueError(f"these are no outcomes: {error!r:.200}") from None
+
+
+def _error(told: list | None) -> BaseException | None:
+    """An exception of that name and with those words; one of a library is a RuntimeError to the judge."""
+    if told is None:
+        return None
+    name, words = map(str, told)
+    if name == "TooLong":
+        return TooLong(words)
+    kind = getattr(builtins, name, None)
+    known = isinstance(kind, type) and issubclass(kind, BaseException) and not issubclass(kind, KeyboardInterrupt)
+    try:
+        return kind(words) if known else RuntimeError(f"{name}: {words}")
+    except TypeError:  # UnicodeDecodeError wants five things to be made
+        return RuntimeError(f"{name}: {words}")
