@@ -226,4 +226,5 @@ def _bits(nats: Tensor) -> Tensor:
 
 
 def _wide(x: Tensor) -> Tensor:
+    """In float64; as it is on Apple's GPU, which has none."""
     return x if x.device.type == "mps" else x.double()
