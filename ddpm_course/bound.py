@@ -153,7 +153,6 @@ def bits_per_dim(
     clip: bool = True,
     continuous: bool = False,
     batch_size: int = 250,
-    device: torch.device | str | None = None,
     generator: torch.Generator | None = None,
 ) -> Bound:
     """The variational bound of Ho et al. (2020), eq. 5, on a set of images.
@@ -165,8 +164,7 @@ def bits_per_dim(
                 t are cut into steps - 1 strata, narrow where t is small and the terms are large, and each image
                 draws one t from each: no bias, and what it adds to the variance is in `error`
     batch_size: images a network call: the memory it needs does not depend on N or T
-    device:     where to compute; by default where the network's parameters are
-    generator:  of the random numbers, on the same device
+    generator:  of the random numbers, on the device of the network's parameters, where all is computed
     raises      ValueError if there are no images, or labels or steps do not fit
     """
     T = diffusion.schedule.T
@@ -179,7 +177,7 @@ def bits_per_dim(
         raise ValueError(f"labels must have shape ({len(images)},), one an image; got {tuple(labels.shape)}")
     strata = _strata(T, steps)
 
-    device = device or device_of(net)
+    device = device_of(net)
     sums, priors, totals = [0.0] * len(strata), [], []
     chunks = images.split(batch_size)
     with evaluating(net):
@@ -226,4 +224,5 @@ def _bits(nats: Tensor) -> Tensor:
 
 
 def _wide(x: Tensor) -> Tensor:
+    """In float64; as it is on Apple's GPU, which has none."""
     return x if x.device.type == "mps" else x.double()

@@ -108,13 +108,13 @@ def _from_hub(name: str, repository: str, split: str, limit: int | None) -> tupl
         datasets.config.HF_HUB_OFFLINE = offline_before
 
 
-def hub_reachable(endpoint: str, seconds: float = 3.0) -> bool:
-    """Whether the hub at this address answers within so many seconds."""
+def hub_reachable(endpoint: str) -> bool:
+    """Whether the hub at this address answers within three seconds."""
     answers = []
 
     def probe() -> None:
         try:
-            urllib.request.urlopen(urllib.request.Request(endpoint, method="HEAD"), timeout=seconds).close()
+            urllib.request.urlopen(urllib.request.Request(endpoint, method="HEAD"), timeout=3).close()
         except urllib.error.HTTPError:
             pass  # it answered, if only to complain
         except Exception:
@@ -123,7 +123,7 @@ def hub_reachable(endpoint: str, seconds: float = 3.0) -> bool:
 
     thread = threading.Thread(target=probe, daemon=True)  # looking up a name has no time limit of its own
     thread.start()
-    thread.join(seconds)
+    thread.join(3)
     return bool(answers)
 
 

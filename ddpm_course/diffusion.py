@@ -55,10 +55,9 @@ def q_posterior(schedule: Schedule, x0: Tensor, xt: Tensor, t: Tensor | int, s: 
     _same_shape("xt", xt, "x0", x0)
     if isinstance(t, int) and isinstance(s, int) and not 0 <= s < t <= schedule.T:
         raise ValueError(f"a reverse step goes from t to an earlier s, 0 <= s < t <= {schedule.T}; got t={t}, s={s}")
-    alpha_bar_t, alpha_bar_s = _float64(schedule, t, x0, "t"), _float64(schedule, s, x0, "s")
-    dtype = torch.float64 if x0.dtype == torch.float64 else torch.float32
+    alpha_bar_t, alpha_bar_s = _alpha_bar(schedule, t, x0, "t"), _alpha_bar(schedule, s, x0, "s")
     coefficients = posterior_coefficients(alpha_bar_t, alpha_bar_s)
-    on_x0, on_xt, variance = (_beside(c, x0, dtype) for c in coefficients)
+    on_x0, on_xt, variance = (_multiplier(c, x0) for c in coefficients)
     return on_x0 * x0 + on_xt * xt, variance
 
 
@@ -118,7 +117,7 @@ class GaussianDiffusion:
         return signal * xt - sigma * output, sigma * xt + signal * output
 
 
-def _float64(schedule: Schedule, t: Tensor | int, like: Tensor, name: str) -> Tensor:
+def _alpha_bar(schedule: Schedule, t: Tensor | int, like: Tensor, name: str) -> Tensor:
     """alpha_bar_t in float64: one number on the CPU for an int, else (B, 1, ..., 1), beside t where the device can."""
     check_t(t, like, schedule.T, name)
     if isinstance(t, int):
@@ -128,8 +127,9 @@ def _float64(schedule: Schedule, t: Tensor | int, like: Tensor, name: str) -> Te
     return schedule.table("alpha_bar", torch.float64, t.device)[t].reshape((-1,) + (1,) * (like.ndim - 1))
 
 
-def _beside(c: Tensor, like: Tensor, dtype: torch.dtype) -> Tensor:
-    """A coefficient to multiply `like` with: (B, 1, ..., 1), or (1, ..., 1) for one number."""
+def _multiplier(c: Tensor, like: Tensor) -> Tensor:
+    """A float64 coefficient to multiply `like` with, on its device: (B, 1, ..., 1), or (1, ..., 1) for one number."""
+    dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
     if c.ndim == 0:  # filled in where it is needed: a copy would make the host wait
         return torch.full((1,) * like.ndim, c.item(), dtype=dtype, device=like.device)
     return c.to(dtype).to(like.device)

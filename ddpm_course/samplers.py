@@ -100,15 +100,15 @@ def ancestral_steps(
     sigma[-1] = 0  # the last step returns the mean
     on_x0, on_xt, sigma = on_x0.tolist(), on_xt.tolist(), sigma.tolist()  # plain numbers: no copies to a GPU later
 
-    before = {"x_self": None} if getattr(net, "self_condition", False) else {}  # the estimate of the step before
+    last_estimate = {"x_self": None} if getattr(net, "self_condition", False) else {}  # for networks that ask for it
     for i, (t, s) in enumerate(pairwise(times)):
         with evaluating(net):  # and not around the loop: between two steps the network is whoever runs the sampler's
-            output = net(x, torch.full(shape[:1], t, device=device), y, **before)
+            output = net(x, torch.full(shape[:1], t, device=device), y, **last_estimate)
         x0, _ = diffusion.decode(output.to(x.dtype), x, t)
         if clip:
             x0 = x0.clamp(-1, 1)
-        if before:
-            before["x_self"] = x0
+        if last_estimate:
+            last_estimate["x_self"] = x0
         x = on_x0[i] * x0 + on_xt[i] * x
         if sigma[i] > 0:
             x = x + sigma[i] * torch.randn(shape, device=device, dtype=x.dtype, generator=generator)

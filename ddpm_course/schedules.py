@@ -124,18 +124,19 @@ def linear_schedule(T: int = 1000, *, rescale: bool = True) -> Schedule:
     rescale: multiply beta by 1000/T, so that a chain of another length destroys as much signal;
              beta is then clipped at 0.999, which only chains of 20 steps or fewer reach
     """
-    return Schedule(_rescaled(torch.linspace(1e-4, 0.02, T, dtype=torch.float64), rescale))
+    betas = torch.linspace(1e-4, 0.02, T, dtype=torch.float64)
+    return Schedule(_rescaled(betas) if rescale else betas)
 
 
-def quadratic_schedule(T: int = 1000, *, rescale: bool = True) -> Schedule:
-    """sqrt(beta) evenly spaced between sqrt(1e-4) and sqrt(0.02); `rescale` as in `linear_schedule`."""
-    return Schedule(_rescaled(torch.linspace(1e-4**0.5, 0.02**0.5, T, dtype=torch.float64) ** 2, rescale))
+def quadratic_schedule(T: int = 1000) -> Schedule:
+    """sqrt(beta) evenly spaced between sqrt(1e-4) and sqrt(0.02), then rescaled as in `linear_schedule`."""
+    return Schedule(_rescaled(torch.linspace(1e-4**0.5, 0.02**0.5, T, dtype=torch.float64) ** 2))
 
 
-def sigmoid_schedule(T: int = 1000, *, rescale: bool = True) -> Schedule:
-    """beta follows a sigmoid from about 1e-4 to about 0.02; `rescale` as in `linear_schedule`."""
+def sigmoid_schedule(T: int = 1000) -> Schedule:
+    """beta follows a sigmoid from about 1e-4 to about 0.02, then rescaled as in `linear_schedule`."""
     ramp = torch.sigmoid(torch.linspace(-6, 6, T, dtype=torch.float64))
-    return Schedule(_rescaled(1e-4 + ramp * (0.02 - 1e-4), rescale))
+    return Schedule(_rescaled(1e-4 + ramp * (0.02 - 1e-4)))
 
 
 def cosine_schedule(T: int = 1000, *, s: float = 0.008) -> Schedule:
@@ -147,5 +148,5 @@ def cosine_schedule(T: int = 1000, *, s: float = 0.008) -> Schedule:
     return Schedule((1 - f[1:] / f[:-1]).clamp(max=0.999))
 
 
-def _rescaled(betas: Tensor, rescale: bool) -> Tensor:
-    return (betas * (1000 / max(1, len(betas)))).clamp(max=0.999) if rescale else betas  # Schedule complains of T = 0
+def _rescaled(betas: Tensor) -> Tensor:
+    return (betas * (1000 / max(1, len(betas)))).clamp(max=0.999)  # of T = 0, Schedule complains

@@ -97,21 +97,15 @@ def density_1d(mixture: Mixture, grid: Tensor, item: int = 0) -> Tensor:
 
 def bimodal(dtype: torch.dtype = torch.float32) -> Mixture:
     """Two unequal peaks on a line, (N, 1), within [-1, 1]: at -0.6 and 0.5."""
-    return Mixture(
-        torch.tensor([0.4, 0.6], dtype=dtype),
-        torch.tensor([[-0.6], [0.5]], dtype=dtype),
-        torch.tensor([0.08, 0.12], dtype=dtype),
-    )
+    weights, means, stds = torch.tensor([[0.4, 0.6], [-0.6, 0.5], [0.08, 0.12]], dtype=dtype)
+    return Mixture(weights, means[:, None], stds)
 
 
-def ring(k: int = 8, radius: float = 0.8, std: float = 0.06, dtype: torch.dtype = torch.float32) -> Mixture:
-    """k blobs on a circle in the plane, (N, 2)."""
-    angle = torch.arange(k, dtype=dtype) * (2 * math.pi / k)
-    return Mixture(
-        torch.full((k,), 1 / k, dtype=dtype),
-        radius * torch.stack([angle.cos(), angle.sin()], dim=1),
-        torch.full((k,), std, dtype=dtype),
-    )
+def ring(dtype: torch.dtype = torch.float32) -> Mixture:
+    """Eight blobs, of standard deviation 0.06, on a circle of radius 0.8 in the plane, (N, 2)."""
+    angle = torch.arange(8, dtype=dtype) * (math.pi / 4)
+    means = 0.8 * torch.stack([angle.cos(), angle.sin()], dim=1)
+    return Mixture(torch.full((8,), 1 / 8, dtype=dtype), means, torch.full((8,), 0.06, dtype=dtype))
 
 
 def oracle(mixture: Mixture, diffusion: GaussianDiffusion):

@@ -19,7 +19,9 @@ import typed
 from nbclient import NotebookClient
 
 from ddpm_course import checks, diffusion
-from ddpm_course.checks import traces
+from ddpm_course.checks import causes, traces
+from ddpm_course.checks.comparing import Comparison
+from ddpm_course.exercises import Case
 
 CHECK = "q_sample = checks.q_sample(q_sample)"
 Q_SAMPLE = "def q_sample(schedule, x0, t, noise):\n    "
@@ -214,6 +216,39 @@ NO_GRADIENT = [
 def test_values_through_which_no_gradient_flows_are_wrong_where_a_training_needs_it(name, answer, says):
     verdict = typed.judge(name, answer)
     assert (verdict.status, verdict.problem) == ("wrong", "gradient") and re.search(says, verdict.text[0]), verdict
+
+
+# ---- what the wrong ones have in common
+
+
+def case(wrong, problem="values", **facts):
+    """A case of four elements with these facts, and what is wrong with it: a bool, or one for each element."""
+    phrases = {name.replace("_", " "): torch.tensor(true) for name, true in facts.items()}
+    return Case("", (), phrases), Comparison(
+        problem if torch.tensor(wrong).any() else "", "", torch.tensor(wrong).expand(4)
+    )
+
+
+LAST, SOME = [False, False, False, True], [False, True, False, True]
+CAUSES = [
+    ([case(True, where_a=True), case(False, where_a=False)], "where a"),
+    ([case(True, where_a=True), case(False, where_a=True), case(False, where_a=False)], None),  # it just goes along
+    ([case(True, where_a=True)] * 4 + [case(False, where_a=True), case(False, where_a=False)], "where a"),  # by luck
+    ([case(SOME, for_b=True, where_a=SOME), case(LAST, for_b=True, where_a=LAST)], "where a"),
+    ([case(LAST, for_b=True, at_T=LAST), case(False, for_b=False, at_T=LAST)], "for b, at T"),  # neither alone
+    (
+        [case(LAST, for_b=True, at_T=LAST, at_4=LAST), case(False, for_b=False, at_T=LAST, at_4=LAST)],
+        None,
+    ),  # which two?
+    ([case(True, "raises", where_a=SOME), case(False, where_a=False)], "where a"),
+    ([case(True, "raises", at_T=LAST), case(False, at_T=False)], None),  # no place of the result is to blame
+    ([case(True, where_a=True), case(True, where_a=True)], None),  # all of it is wrong
+]
+
+
+@pytest.mark.parametrize(("pairs", "phrase"), CAUSES)
+def test_a_phrase_is_true_of_all_that_is_wrong_and_next_to_nothing_that_is_right(pairs, phrase):
+    assert causes.cause(*zip(*pairs, strict=True)) == phrase
 
 
 # ---- functions that do not end

@@ -61,10 +61,7 @@ def test_every_formula_parses(lesson, parse):
 
 BROKEN = [
     (r"the root $\sqrt{\bar\alpha_t$ of it", "end of input"),
-    (r"as $\alfa_t$ says", "Undefined control sequence"),
-    (r"as $x_t_s$ says", "Double subscript"),
     ("\n\n$$\\begin{aligned} a &= b \\end{align}$$\n\n", "end"),
-    ("$a & b$", "Expected 'EOF'"),
     ("$ᾱ_t$", "ᾱ"),
     ("it costs 5$ a month", "without a partner"),
     ("$ a$ is a number", "space beside it"),

@@ -8,11 +8,10 @@ from typing import Any
 import torch
 
 from ..exercises.records import Case, Mistake
-from .comparing import Comparison, smallest_fact
+from .causes import cause
+from .comparing import STRUCTURAL, Comparison
 from .expected import Expected
 from .running import Outcome, home
-
-STRUCTURAL = ("raises", "none", "type", "shape")  # nothing to hold against the values that a mistake makes
 
 
 def name_mistake(
@@ -33,7 +32,7 @@ def name_mistake(
     if len(found) != 1:
         return None
     rest = [c if c.problem in STRUCTURAL else _as_if_right(c) for c in comparisons]
-    where = smallest_fact(exercise.cases, rest)
+    where = cause(exercise.cases, rest)
     also = next(c.sentence for c in rest if c.problem)
     return found[0], [*found[0].says.splitlines(), f"And only {where}: {also[0].lower()}{also[1:]}" if where else also]
 
@@ -66,7 +65,7 @@ def locate(
         failing = [i for i in failing if comparisons[i].problem != "dtype"]
     first, n = failing[0], len(comparisons)
     problem, text = comparisons[first].problem, []
-    where = smallest_fact(exercise.cases, [c if i in failing else _as_if_right(c) for i, c in enumerate(comparisons)])
+    where = cause(exercise.cases, [c if i in failing else _as_if_right(c) for i, c in enumerate(comparisons)])
     if where:
         text.append(f"Right in {n - len(failing)} of {n} cases, and wrong only {where}.")
     elif len(failing) < n:

@@ -76,8 +76,6 @@ def current(root: Path) -> Address:
         raise FileNotFoundError(f"there is no checkout of the course in {root}: publishing needs its notebooks")
     text = path.read_text(encoding="utf-8")
     repository, ref = (re.search(rf'^{name} = "([^"]+)"$', text, re.MULTILINE) for name in ("REPOSITORY", "REF"))
-    if not repository or not ref:
-        raise ValueError(f"{path.relative_to(root)} does not define REPOSITORY and REF, a line each")
     return Address(repository[1], ref[1])
 
 

@@ -50,11 +50,7 @@ def step_cases(*, first: int) -> list[Case]:
 
 def _step_case(betas: Betas, shape: tuple[int, ...], t: int | tuple[int, ...], seed: int) -> Case:
     many = not isinstance(t, int)
-    each = (
-        torch.tensor(t, device="cpu").reshape((-1,) + (1,) * (len(shape) - 1))
-        if many
-        else torch.tensor(t, device="cpu")
-    )
+    each = torch.tensor(t, device="cpu").reshape((-1,) + (1,) * (len(shape) - 1))
     images = len(shape) == 4
     alpha_bar = (1 - torch.tensor((0.0, *betas.values), device="cpu")).cumprod(0)[each]
     facts = {
@@ -76,7 +72,6 @@ def _step_case(betas: Betas, shape: tuple[int, ...], t: int | tuple[int, ...], s
         "for data of shape (B,)": len(shape) == 1,
         "for data of three or five axes": len(shape) in (3, 5),
         "for data of shape (B,) with t of shape (B,)": len(shape) == 1 and many,
-        "for data that is not images, with t of shape (B,)": not images and many,
         "for another schedule": betas is not EIGHT,
         "for a schedule with another T": betas in (FIVE, TWELVE),
         "for another schedule of the same T": betas is OTHER_EIGHT,

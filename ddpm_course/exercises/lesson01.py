@@ -27,6 +27,7 @@ def range_cases() -> list[Case]:
             "for values outside [-1, 1]": x.abs() > 1,
             "for values above 1": x > 1,
             "for values below -1": x < -1,
+            "where some values are outside [-1, 1]": bool((x.abs() > 1).any()),
             "for values that lie between two levels": (exact - exact.round()).abs() > 1e-3,
         }
         cases.append(Case(label, (x,), facts))

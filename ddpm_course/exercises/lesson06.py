@@ -21,14 +21,14 @@ def estimate_cases() -> list[Case]:
     """Every case of lesson 02's predict_x0 without clipping, some with, and some that leave it to the default."""
     base = step_cases(first=1)
     cases = [with_clip(case, False) for case in base]
-    return cases + [with_clip(case, clip) for case in base[:5] + base[10:12] for clip in (True, None)]
+    return cases + [with_clip(case, clip) for case in base[:5] + base[10:13] for clip in (True, None)]
 
 
 def with_clip(case: Case, clip: bool | None) -> Case:
     said = "clip not said" if clip is None else f"clip={clip}"
-    facts = {**case.facts, "with clip=False": clip is False, "with clipping": clip is not False}
-    facts["where clip is not given"] = clip is None
     schedule, xt, t, noise = case.args
+    clipped = torch.full_like(xt, clip is not False, dtype=torch.bool)  # of each element: few need it
+    facts = {**case.facts, "with clipping": clipped, "where clip is not given": clip is None}
     args = (schedule, xt, t, 2 * noise, *([] if clip is None else [clip]))  # an estimate need not be standard normal
     return replace(case, label=f"{case.label}, {said}", args=args, facts=facts)
 
@@ -75,6 +75,7 @@ def step_facts(betas: Betas, t: Tensor, s: Tensor, kind: str | None) -> dict[str
         "for single steps, s = t - 1": t - s == 1,
         "for ints": t.ndim == 0,
         "for t and s of shape (B,)": t.ndim > 0,
+        "behind the first of a batch": (torch.arange(t.numel(), device="cpu") > 0).reshape(t.shape),
         "where s is 0 for some of a batch alone": (s == 0).any() & (s > 0).any(),
         "for a schedule with another T": betas in (FIVE, TWELVE),
         "for another schedule of the same T": betas is OTHER_EIGHT,

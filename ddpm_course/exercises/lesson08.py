@@ -4,11 +4,12 @@ lesson08.mistakes."""
 import math
 from collections.abc import Callable
 from functools import partial
+from itertools import pairwise
 
 import torch
 from torch import Tensor
 
-from .cases import EIGHT, FIVE
+from .cases import EIGHT, FIVE, OTHER_EIGHT, TWELVE
 from .records import Case
 from .written import exercise
 
@@ -19,19 +20,29 @@ def draw(*shape: int, seed: int, kind: Callable = torch.randn) -> Tensor:
 
 
 def bits_cases() -> list[Case]:
-    plan = [((1, 28, 28), 4), ((3, 32, 32), 4), ((3, 8, 4), 3), ((5,), 5), ((2, 6), 2), ((1, 4, 9), 1)]
+    plan = [
+        ((1, 28, 28), 4),
+        ((3, 32, 32), 4),
+        ((3, 8, 4), 3),
+        ((5,), 5),
+        ((2, 6), 2),
+        ((1, 4, 9), 1),
+        ((2, 2, 3, 5), 3),
+    ]
+    plan += [((3, 2, 2), None), ((1, 5, 2), None)]
     cases = []
     for seed, (shape, n) in enumerate(plan):
-        nats = draw(n, seed=seed, kind=torch.rand) * 4 * math.prod(shape) + 1
+        nats = (draw(n or 1, seed=seed, kind=torch.rand) * 4 + 0.1) * math.prod(shape)
         facts = {
-            "for images with more than one channel": len(shape) == 3 and shape[0] > 1,
-            "for images that are not square": len(shape) == 3 and shape[1] != shape[2],
-            "for data that is not images": len(shape) < 3,
-            "for a tensor of nats": True,
+            "for items with more than one channel": len(shape) > 2 and shape[0] > 1,
+            "for items that are not square": len(shape) > 1 and shape[-2] != shape[-1],
+            "for data that is not images": len(shape) != 3,
+            "for one number": n is None,
+            "for more than one item": n is not None and n > 1,
         }
-        cases.append(Case(f"nats of shape ({n},), items of shape {shape}", (nats, shape), facts))
-    one = {"for one number": True, "for images with more than one channel": True}
-    return [*cases, Case("one number, items of shape (3, 2, 2)", (21.5, (3, 2, 2)), one)]
+        label = "one number" if n is None else f"nats of shape ({n},)"
+        cases.append(Case(f"{label}, items of shape {shape}", (nats.item() if n is None else nats, shape), facts))
+    return cases
 
 
 @exercise(
@@ -54,8 +65,9 @@ def bits_per_dimension(nats, shape):
 
 
 def drop_cases() -> list[Case]:
-    plan = [(EIGHT, 5, 4), (EIGHT, 2, 3), (EIGHT, 8, 3), (EIGHT, (2, 8, 5), 3), (EIGHT, (7, 3, 3, 6), 4)]
-    plan += [(EIGHT, (4,), 1), (FIVE, 3, 3), (FIVE, (5, 2, 4), 3)]
+    plan = [(EIGHT, 5, 4), (EIGHT, 2, 3), (EIGHT, 8, 8), (EIGHT, (2, 8, 5), 3), (EIGHT, (7, 3, 3, 6), 4)]
+    plan += [(EIGHT, (4,), 1), (FIVE, 3, 3), (FIVE, (5, 2, 4), 3), (OTHER_EIGHT, 6, 2), (OTHER_EIGHT, (7, 2), 2)]
+    plan += [(TWELVE, 12, 3), (TWELVE, (2, 11, 9, 3), 4)]
     cases = []
     for seed, (betas, t, n) in enumerate(plan):
         many = not isinstance(t, int)
@@ -65,7 +77,9 @@ def drop_cases() -> list[Case]:
             "where t = T": each == len(betas.values),
             "for an int t": not many,
             "for t of shape (B,)": many,
-            "for a schedule with another T": betas is FIVE,
+            "where t is more than 8": each > 8,
+            "for a schedule with another T": betas in (FIVE, TWELVE),
+            "for another schedule of the same T": betas is OTHER_EIGHT,
         }
         value = torch.tensor(t, device="cpu") if many else t
         error = draw(n, seed=seed, kind=torch.rand) + 0.1
@@ -112,20 +126,20 @@ def gaussian_cases() -> list[Case]:
     same = pair(3, 12)
     plan += [("D = 3, equal means", same, (same[0], pair(3, 13)[1]))]
     plan += [("D = 3, equal covariances", same, (pair(3, 14)[0], same[1])), ("D = 3, one and the same", same, same)]
-    return [
-        Case(
-            label,
-            (*one, *two),
-            {
-                "for covariances that are not diagonal": "diagonal" not in label and "1" not in label,
-                "for covariances with eigenvalues 0": "singular" in label,
-                "where the two Gaussians are the same": "same" in label,
-                "where the means differ": "equal means" not in label and "same" not in label,
-                "in one dimension": label == "D = 1",
-            },
-        )
-        for label, one, two in plan
-    ]
+    cases = []
+    for label, (mean1, cov1), (mean2, cov2) in plan:
+        apart, equal = bool((mean1 != mean2).any()), torch.equal(cov1, cov2)
+        facts = {
+            "for covariances that are not diagonal": bool((cov1 - cov1.diag().diag()).any()),
+            "for covariances with eigenvalues 0": "singular" in label,
+            "where the means differ": apart,
+            "where the covariances differ": not equal,
+            "where the two Gaussians are the same": equal and not apart,
+            "in one dimension": len(mean1) == 1,
+            "in more than three dimensions": len(mean1) > 3,
+        }
+        cases.append(Case(label, (mean1, cov1, mean2, cov2), facts))
+    return cases
 
 
 @exercise(
@@ -151,16 +165,21 @@ def frechet_of_gaussians(mean1, cov1, mean2, cov2):
 
 def limit_cases() -> list[Case]:
     plan = [(100, 200, 400, 800), (100, 150, 250, 400, 650, 1000), (80, 90, 1000), (500, 1000, 2000), (64, 128)]
+    plan += [(400, 100, 1000, 150), (90, 130, 310, 2000, 70)]
     cases = []
     for seed, sizes in enumerate(plan):
         n = torch.tensor(sizes, device="cpu")
         limit, slope = (1.5 + seed, 90.0) if seed != 3 else (0.0, 150.0)
         distances = limit + slope / n.double() + 0.15 * draw(len(n), seed=seed)
-        facts = {"for two points": len(sizes) == 2, "where the sizes are not spaced evenly": seed in (1, 2)}
+        facts = {
+            "for two points": len(sizes) == 2,
+            "for more than four points": len(sizes) > 4,
+            "where each size is twice the one before": all(b == 2 * a for a, b in pairwise(sizes)),
+            "where the sizes do not grow": sorted(sizes) != list(sizes),
+            "where the line ends below 0": frechet_limit(n, distances) < 0,
+        }
         cases.append(Case(f"sizes {sizes}", (n, distances), facts))
-    shuffled = torch.tensor([400, 100, 1000, 150], device="cpu")
-    distances = 2 + 80 / shuffled.double() + 0.1 * draw(4, seed=9)
-    return [*cases, Case("sizes in any order", (shuffled, distances), {"where the sizes do not grow": True})]
+    return cases
 
 
 @exercise(
@@ -196,6 +215,7 @@ def image_cases() -> list[Case]:
             "for one sample": shape[0] == 1,
             "for as many samples as training images": shape[0] == m,
             "for images with channels": shape[1] > 1,
+            "for more than ten training images": m > 10,
         }
         label = f"samples {shape}, training ({m}, {', '.join(map(str, shape[1:]))})"
         cases.append(Case(label, (images(shape), training), facts))
@@ -228,16 +248,26 @@ def count_cases() -> list[Case]:
         ((12, 40, 30, 18), (0.1, 0.4, 0.3, 0.2)),
         ((500, 480, 20), (0.5, 0.45, 0.05)),
         ((0, 37), (0.1, 0.9)),
+        ((7, 11, 5, 4), (0.3, 0.45, 0.2, 0.05)),
+        ((900, 100), (0.5, 0.5)),
         ((103, 88, 121, 99, 95, 110, 71, 108, 104, 101), (0.1, 0.1, 0.11, 0.1, 0.1, 0.1, 0.08, 0.1, 0.11, 0.1)),
     ]
-    return [
-        Case(
-            f"counts {list(counts)}",
-            (torch.tensor(counts, device="cpu"), torch.tensor(shares, dtype=torch.float64, device="cpu")),
-            {"for a count of 0": 0 in counts, "for shares that differ": len(set(shares)) > 1},
-        )
-        for counts, shares in plan
-    ]
+    cases = []
+    for numbers, probabilities in plan:
+        counts = torch.tensor(numbers, device="cpu")
+        shares = torch.tensor(probabilities, dtype=torch.float64, device="cpu")
+        expected = sum(numbers) * shares
+        facts = {
+            "for a count of 0": counts == 0,
+            "for shares that differ": len(set(probabilities)) > 1,
+            "where what is expected is no whole number": (expected - expected.round()).abs() > 1e-6,
+            "where there are not 1000 samples": sum(numbers) != 1000,
+            "for scores beyond 3": count_scores(counts, shares).abs() > 3,
+            "for scores beyond 10": count_scores(counts, shares).abs() > 10,
+            "where there are fewer than expected": counts < expected - 1e-6,
+        }
+        cases.append(Case(f"counts {list(numbers)}", (counts, shares), facts))
+    return cases
 
 
 @exercise(

@@ -144,22 +144,21 @@ def _steps_to_report(training: Training, budget: Budget | None, report_every: in
     Only here is the host made to wait for the device: at a report, and while a budget is measured. Then on a GPU only
     every tenth step waits, so that the others are as fast as they will be later.
     """
-    run, reached = training.run, False
+    run = training.run
     wait_every = 1 if training.device.type == "cpu" else 10
-    while not reached:
+    while True:
         with unbroken():  # an interrupt comes between two steps, where weights, average and count agree
             with run.timed():
                 training.step(learning_rate(run.step, run.steps, training.lr))
-                reached = run.step % report_every == 0
-                measured = budget and (reached or (run.steps is None and run.step % wait_every == 0))
-                if measured:
+            at_report = run.step % report_every == 0
+            if budget and (at_report or (run.steps is None and run.step % wait_every == 0)):
+                with run.timed():
                     run.unread[-1].item()  # wait, or the clock would only tell how fast the host hands out work
-            if measured:
                 run.steps = _planned(budget, training)
-            reached = reached or run.step == run.steps
-            if reached:
+            if at_report or run.step == run.steps:
                 with run.timed():
                     training.read_losses()
+                return
 
 
 def _planned(budget: Budget, training: Training) -> int | None:
