@@ -12,13 +12,14 @@ import csv
 import io
 import os
 import sys
+import tempfile
 from collections import Counter
 from pathlib import Path
 
 from ..files import write_atomically
 from .grading import sandbox
 from .grading.submissions import Lesson, Submission, course, find, plain
-from .grading.supervisor import STATUSES, Limits, verdicts
+from .grading.supervisor import STATUSES, Grader, verdicts
 
 COLUMNS = ("student", "lesson", "exercise", "name", "status", "mistake", "problem", "confined", "file")
 HELP = f"""\
@@ -81,9 +82,8 @@ async def rows_of(submission: Submission, options: argparse.Namespace) -> list[d
     row |= {"file": plain(str(submission.path.relative_to(options.submissions))), "confined": options.kind}
     if submission.unreadable:
         return [row | {"status": "unreadable", "problem": submission.unreadable, "confined": ""}]
-    limits = Limits(options.seconds, options.in_all, int(options.memory * 2**30))
     try:
-        found = await verdicts(submission, options.kind, limits)
+        found = await verdicts(submission, options.grader)
     except sandbox.DoesNotRun:  # the course, for nobody: not this student's fault
         raise
     except Exception as error:  # whatever it was, it is one student's row
@@ -158,10 +158,14 @@ def run(options: argparse.Namespace) -> int:
         raise RuntimeError(problem)
     options.out.mkdir(parents=True, exist_ok=True)
     table = Table(options.out / "report.csv", handed_in)
-    try:
-        asyncio.run(run_all(handed_in, options, table))
-    except ExceptionGroup as group:
-        raise group.exceptions[0] from None
+    with tempfile.TemporaryDirectory(prefix="course-") as folder:
+        course_alone = sandbox.without_solutions(Path(folder))
+        memory = int(options.memory * 2**30)
+        options.grader = Grader(options.kind, course_alone, options.seconds, options.in_all, memory)
+        try:
+            asyncio.run(run_all(handed_in, options, table))
+        except ExceptionGroup as group:
+            raise group.exceptions[0] from None
     rows = table.rows
     from .grading.figure import draw  # takes a second: matplotlib
 

@@ -51,6 +51,7 @@ class Exercise:
     given:      a class that the exercise completes: goes into my_ddpm.py with it, marked "given"
     aim:        what is asked for, if not the reference's values
     flows:      the arguments that gradients must reach through the result, because a training depends on it
+    free:       the arguments whose whole numbers could as well be others; grading asks for results on such
     """
 
     number: str
@@ -64,6 +65,7 @@ class Exercise:
     given: type | None = None
     aim: Aim | None = None
     flows: tuple[str, ...] = ()
+    free: tuple[str, ...] = ()
 
     @cached_property
     def cases(self) -> list[Case]:
@@ -126,12 +128,13 @@ def exercise(
     given: type | None = None,
     aim: Aim | None = None,
     flows: tuple[str, ...] = (),
+    free: tuple[str, ...] = (),
 ) -> Callable[[Callable], Callable]:
     """Make a function the right answer of an exercise of its name: its attribute `exercise` is the record then."""
 
     def write(function: Callable) -> Callable:
         function.exercise = Exercise(
-            number, function.__name__, function, cases, first, linear, tolerance, any_float, given, aim, flows
+            number, function.__name__, function, cases, first, linear, tolerance, any_float, given, aim, flows, free
         )
         return function
 

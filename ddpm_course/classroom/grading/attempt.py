@@ -1,8 +1,8 @@
-"""Runs one submission and tells the verdicts of the checks: the process that `supervisor` starts.
+"""Runs one submission and tells what its functions do: the process that `supervisor` starts, and believes nothing more.
 
 It runs in IPython, as a kernel does, but without a kernel, which would need a network. The lesson with the student's
-answers in it comes in by standard input. What the process has to tell goes out line by line as JSON; what the cells
-print goes nowhere.
+answers in it comes in by standard input, and once an exercise is judged, what the lesson goes on with. What the
+process has to tell goes out as JSON, a line each, with outcomes behind it; what the cells print goes nowhere.
 """
 
 import builtins
@@ -56,25 +56,28 @@ def needed(cells: list[dict]) -> list[dict]:
     return [cells[i] for i in sorted(kept)]
 
 
-def verdict(shell, exercise, sources: list[str]) -> dict:
-    """Run an exercise's cells, check what they define, and leave in its place what the lesson goes on with."""
+def tried(shell, exercise, asked: dict) -> tuple[dict, bytes]:
+    """Run an exercise's cells, and what they define on the exercise's cases and on others.
+
+    returns  what is to be told: "refused", a status and a problem, if there is nothing to run; and the outcomes
+    """
+    from ddpm_course.checks import judge
     from ddpm_course.checks.running import instance
 
+    from .plain import packed
+    from .unseen import unseen
+
     shell.user_ns.pop(exercise.name, None)
-    results = [shell.run_cell(source) for source in sources]
-    found = {"status": "wrong", "mistake": None, "problem": "cell fails"}
-    if exercise.name in shell.user_ns:
-        function = instance(shell.user_ns[exercise.name])
-        judged = exercise.check(function)
-        found = {"status": judged.status, "mistake": judged.mistake, "problem": judged.problem}
-        if any("MemoryError" in line or "can't allocate memory" in line for line in judged.text):
-            found = {"status": "stopped", "mistake": None, "problem": "memory"}
-        if judged.solved:
-            return found
-    elif all(result.success for result in results):
-        found = {"status": "not attempted", "mistake": None, "problem": None}
-    shell.user_ns[exercise.name] = exercise.reference
-    return found
+    results = [shell.run_cell(source) for source in asked["sources"]]
+    if exercise.name not in shell.user_ns:
+        defined = ["not attempted", None] if all(result.success for result in results) else ["wrong", "cell fails"]
+        return {"refused": defined}, b""
+    function = instance(shell.user_ns[exercise.name])
+    if refused := judge.refusal(exercise, function):
+        return {"refused": [refused.status, refused.problem]}, b""
+    outcomes = judge.attempts(exercise, function, asked["seconds"])
+    outcomes += judge.attempts(unseen(exercise, asked["seed"]), function, asked["seconds"])
+    return {}, packed(outcomes)
 
 
 def limit(memory: int) -> None:
@@ -91,19 +94,21 @@ def limit(memory: int) -> None:
 
 
 def main() -> None:
-    given = json.load(sys.stdin)
+    given = json.loads(sys.stdin.buffer.readline())
     limit(given["memory"])
     from IPython.core.interactiveshell import InteractiveShell
 
-    from ddpm_course import checks
+    from ddpm_course import checks, exercises
 
-    channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    lessons = {f"{n:02d}": getattr(exercises, f"lesson{n:02d}", None) for n in range(14)}
+    replies, channel = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     nowhere = os.open(os.devnull, os.O_RDWR)
     for stream in range(3):
         os.dup2(nowhere, stream)
 
-    def tell(**message) -> None:
-        print(json.dumps(message), file=channel, flush=True)
+    def tell(content: bytes = b"", **message) -> None:
+        channel.write(json.dumps(message | {"size": len(content)}).encode() + b"\n" + content)
+        channel.flush()
 
     tell(ready=True)
     shell = InteractiveShell.instance()
@@ -112,11 +117,18 @@ def main() -> None:
         if name is None:
             for source in cell["sources"]:
                 shell.run_cell(source)
-        elif not cell["sources"]:  # not handed in, or left out because it never came back
-            shell.user_ns[name] = getattr(checks, name).reference
-        else:
+            continue
+        if cell["sources"]:
             tell(begun=name)
-            tell(exercise=name, **verdict(shell, getattr(checks, name), cell["sources"]))
+            message, content = tried(shell, getattr(checks, name).exercise, cell)
+            tell(content, exercise=name, **message)
+        else:  # not handed in, or left out because it never came back
+            tell(missing=name)
+        reply = json.loads(replies.readline())  # the exercise is judged: here is the course's function
+        exec(reply["source"], namespace := {"__name__": "stand_in"})
+        setattr(lessons[getattr(checks, name).lesson], name, namespace[name])  # cases of later exercises may call it
+        if not reply["solved"]:
+            shell.user_ns[name] = namespace[name]
     tell(done=True)
     os._exit(0)  # whatever threads the cells have left
 

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import os
 import secrets
+import shutil
 import signal
 import site
 import struct
@@ -22,6 +23,7 @@ from functools import cache
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parents[2]  # ddpm_course
+ASSETS = next(folder for folder in (PACKAGE / "assets", PACKAGE.parent / "assets") if folder.is_dir())
 OWN, COURSE = "/tmp/own", "/course"  # where a confined program works, and where it finds the package
 OWN_SIZE = 64 << 20  # bytes
 IMAGE = "ddpm-course"
@@ -41,20 +43,21 @@ class DoesNotRun(RuntimeError):
 
 
 @contextlib.asynccontextmanager
-async def program(kind: str, *arguments: str) -> AsyncIterator[Process]:
+async def program(kind: str, course: Path, *arguments: str) -> AsyncIterator[Process]:
     """Python with these arguments, running with pipes at its three ends; it is gone, with all it started, at the end.
 
-    kind:  "bubblewrap", "nothing", or the command that starts containers, "docker" or "podman"
+    kind:    "bubblewrap", "nothing", or the command that starts containers, "docker" or "podman"
+    course:  a folder with the package in it, as `without_solutions` makes it
     """
     name = f"submission-{secrets.token_hex(8)}"
     with contextlib.ExitStack() as opened:
         command, folder, environment, passed = [sys.executable, *arguments], None, None, ()
         if kind == "bubblewrap":
             passed = (opened.enter_context(_filter_file()),)
-            command = [*_bubblewrap(), "--seccomp", str(passed[0]), *command]
+            command = [*_bubblewrap(course), "--seccomp", str(passed[0]), *command]
         elif kind == "nothing":
             folder = opened.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True))
-            environment = os.environ | _environment(folder, os.pathsep.join([str(PACKAGE.parent), *sys.path]))
+            environment = os.environ | _environment(folder, os.pathsep.join([str(course), *sys.path]))
         else:
             command = [*_container(kind, name), *command[1:]]
         process = await asyncio.create_subprocess_exec(
@@ -71,9 +74,24 @@ async def program(kind: str, *arguments: str) -> AsyncIterator[Process]:
             await process.wait()
 
 
-def why_not(kind: str) -> str | None:
+def without_solutions(folder: Path) -> Path:
+    """Copy the package into a folder, with a stub in the place of every solution and without the mistakes."""
+    from ...exercises import EXERCISES
+
+    ignored = shutil.ignore_patterns("*.mistakes", "__pycache__", "assets", "pages")
+    shutil.copytree(PACKAGE, folder / "ddpm_course", ignore=ignored)
+    for exercise in EXERCISES:
+        path = folder / "ddpm_course" / "exercises" / f"lesson{exercise.lesson}.py"
+        text = path.read_text(encoding="utf-8").replace(exercise.source, exercise.stub)
+        path.write_text(text, encoding="utf-8")
+    if not (folder / "assets").exists():
+        (folder / "assets").symlink_to(ASSETS)
+    return folder
+
+
+def why_not(kind: str, course: Path = PACKAGE.parent) -> str | None:
     """What keeps programs from being confined in this way here, and what to do; tried by running one."""
-    command = _container(kind, f"submission-{secrets.token_hex(8)}") if kind != "bubblewrap" else _bubblewrap()
+    command = _container(kind, f"submission-{secrets.token_hex(8)}") if kind != "bubblewrap" else _bubblewrap(course)
     python = "python" if kind != "bubblewrap" else sys.executable
     try:
         with _filter_file() as filter:
@@ -129,7 +147,7 @@ def _container(kind: str, name: str) -> list[str]:
 
 
 @cache
-def _bubblewrap() -> list[str]:
+def _bubblewrap(course: Path) -> list[str]:
     """The command up to the filter and the program. What comes later lies on top of what came before."""
     line = ["bwrap", "--unshare-all", "--unshare-user", "--disable-userns", "--die-with-parent", "--new-session"]
     line += [
@@ -146,8 +164,14 @@ def _bubblewrap() -> list[str]:
             line += ["--symlink", os.readlink(place), place]
         elif os.path.isdir(place):
             line += ["--ro-bind", place, place]
-    assets = next(folder for folder in (PACKAGE / "assets", PACKAGE.parent / "assets") if folder.is_dir())
-    line += ["--ro-bind", str(PACKAGE), f"{COURSE}/ddpm_course", "--ro-bind", str(assets), f"{COURSE}/assets"]
+    line += [
+        "--ro-bind",
+        str(course / "ddpm_course"),
+        f"{COURSE}/ddpm_course",
+        "--ro-bind",
+        str(ASSETS),
+        f"{COURSE}/assets",
+    ]
     line += ["--proc", "/proc", "--dev", "/dev", "--remount-ro", "/dev"]  # /dev and /dev/shm would have no bounds
     line += ["--size", str(OWN_SIZE), "--tmpfs", OWN, "--chdir", OWN]
     for found in _fonts():  # looking for fonts takes seconds

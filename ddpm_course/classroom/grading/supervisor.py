@@ -1,12 +1,18 @@
-"""Runs a submission in a process of its own, and believes it nothing but verdicts about itself."""
+"""Runs a submission in a process of its own, and judges here what its functions did there.
+
+What the process says is believed for nothing but results, and these must be right on inputs that it has not seen before
+(`unseen`). Solutions and mistakes are only here.
+"""
 
 import asyncio
 import contextlib
 import json
-import re
+import random
 from asyncio.subprocess import Process
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
 
 from . import sandbox
 from .submissions import Submission
@@ -15,16 +21,26 @@ ATTEMPT = "ddpm_course.classroom.grading.attempt"
 START = 180  # seconds in which Python and torch must be up
 STATUSES = ("solved", "wrong", "not attempted", "missing", "stopped")
 THREADS = 200  # that one submission may have; torch and the notebook's shell have some twenty
-LONGEST, MOST = 1 << 14, 1000  # bytes in a line of what it tells, and lines
+LARGEST = 64 << 20  # bytes of what one exercise's functions did
+MOST = 1000  # messages
 
 
-@dataclass(frozen=True)
-class Limits:
-    """seconds: for one exercise; in_all: seconds for a submission; memory: bytes. What takes more is stopped."""
+@dataclass
+class Grader:
+    """How submissions are run.
 
+    kind:    how they are confined, see `sandbox.program`
+    course:  the folder from `sandbox.without_solutions`
+    seconds: for one exercise; in_all: seconds for a submission; memory: bytes. What takes more is stopped
+    """
+
+    kind: str
+    course: Path
     seconds: float = 60
     in_all: float = 600
     memory: int = 4 << 30
+    seed: int = field(default_factory=lambda: random.SystemRandom().randrange(2**31))
+    judging: asyncio.Lock = field(default_factory=asyncio.Lock)  # one at a time: a check changes the process's settings
 
 
 def merged(submission: Submission, left_out: set[str]) -> list[dict]:
@@ -37,18 +53,17 @@ def merged(submission: Submission, left_out: set[str]) -> list[dict]:
     return [cell for cell in cells if cell["sources"] or cell["exercise"]]
 
 
-async def verdicts(submission: Submission, kind: str, limits: Limits) -> dict[str, dict]:
+async def verdicts(submission: Submission, grader: Grader) -> dict[str, dict]:
     """Run a submission and return {"status", "mistake", "problem"} for each exercise of its lesson.
 
     An exercise that takes too long, or ends the process, is left out in another run of the rest.
-    kind:   how it is confined, see `sandbox.program`
     raises  DoesNotRun if the course itself does not run here
     """
     found, clock = {}, asyncio.get_running_loop().time
-    end = clock() + limits.in_all
+    end = clock() + grader.in_all
     while True:
-        told, began, reason = await run_once(merged(submission, set(found)), kind, limits, end)
-        found |= {name: _believed(name, verdict) for name, verdict in told.items() if name not in found}
+        told, began, reason = await run_once(merged(submission, set(found)), grader, end)
+        found |= {name: verdict for name, verdict in told.items() if name not in found}
         if began is None or began in found or began not in submission.answers:
             break
         found[began] = {"status": "stopped", "mistake": None, "problem": reason}
@@ -60,70 +75,105 @@ async def verdicts(submission: Submission, kind: str, limits: Limits) -> dict[st
     return {name: found[name] for name in submission.lesson.exercises.values()}
 
 
-def _believed(name: str, verdict: dict) -> dict:
-    """A verdict as far as it can be one: a submission can write what it likes into its own row, but nothing else."""
-    from ... import checks
-
-    mistakes = {mistake.id for mistake in getattr(checks, name).mistakes}
-    status, mistake, problem = (verdict.get(key) for key in ("status", "mistake", "problem"))
-    status = "not attempted" if status == "package" else status
-    return {
-        "status": status if status in STATUSES else "stopped",
-        "mistake": mistake if status == "wrong" and mistake in mistakes else None,
-        "problem": problem if isinstance(problem, str) and re.fullmatch("[a-z ]{1,20}", problem) else None,
-    }
-
-
-async def run_once(
-    cells: list[dict], kind: str, limits: Limits, end: float
-) -> tuple[dict[str, dict], str | None, str | None]:
+async def run_once(cells: list[dict], grader: Grader, end: float) -> tuple[dict[str, dict], str | None, str | None]:
     """Run cells once, in a process of its own that is gone afterwards.
 
     end:     when it is stopped at the latest, by the event loop's clock
     returns  the verdicts by exercise, the exercise that was never finished if there is one, and why it was not
     """
-    exercises = {cell["exercise"] for cell in cells if cell["exercise"]}
-    told, begun, began, reason, ready = {}, set(), None, None, False
+    from ...checks import judge
+
+    asked = [cell["exercise"] for cell in cells if cell["exercise"]]  # in the order in which they have to be told of
+    for cell in cells:
+        if cell["exercise"]:
+            cell |= {"seed": grader.seed, "seconds": judge.allowed(_exercise(cell["exercise"]))}
+    told, began, reason, ready = {}, None, None, False
     clock = asyncio.get_running_loop().time
-    async with sandbox.program(kind, "-m", ATTEMPT) as process, _attended(process) as errors:
-        tasks = [asyncio.create_task(_watch(process, limits.memory))]
-        tasks.append(asyncio.create_task(_give(process, {"memory": limits.memory, "cells": cells})))
-        deadline = clock() + START
+    async with (
+        sandbox.program(grader.kind, grader.course, "-m", ATTEMPT) as process,
+        _attended(process) as errors,
+    ):
+        watch = asyncio.create_task(_watch(process, grader.memory))
+        give = asyncio.create_task(_give(process, {"memory": grader.memory, "cells": cells}))
         try:
-            async with asyncio.timeout_at(deadline) as timer:
-                async for message in _messages(process):
+            async with asyncio.timeout_at(clock() + START) as timer:
+                async for message, content in _messages(process):
                     if message.get("done") is True:
                         return told, began, None
                     if message.get("ready") is True and not ready:
                         ready = True
-                    elif message.get("begun") in exercises - begun:
-                        began = message["begun"]
-                        begun.add(began)
-                    elif message.get("exercise") in exercises - set(told):
-                        told[message["exercise"]], began = message, None
+                    elif asked and began is None and message.get("begun") == asked[0]:
+                        began = asked[0]
+                    elif asked and asked[0] in (message.get("exercise"), message.get("missing")):
+                        name = asked.pop(0)
+                        if began == name:
+                            timer.reschedule(None)  # the time that judging takes is ours
+                            async with grader.judging:
+                                told[name] = await asyncio.to_thread(judged, name, message, content, grader.seed)
+                        solved = told.get(name, {}).get("status") == "solved"
+                        await _give(process, {"source": stand_in(name), "solved": solved})
+                        began = None
                     else:  # talking on and on gains no time
                         continue
-                    timer.reschedule(min(end, clock() + limits.seconds))
-            reason = tasks[0].result() if tasks[0].done() else None
-            reason = reason or "ended the process"
+                    timer.reschedule(min(end, clock() + grader.seconds))
+            reason = (watch.result() if watch.done() else None) or "ended the process"
         except TimeoutError:
             reason = "time"
         finally:
-            for task in tasks:
+            for task in (watch, give):
                 task.cancel()
         if not ready:
-            raise sandbox.DoesNotRun(
-                f"the course does not run here: {bytes(errors).decode(errors='replace')[-1000:] or reason}"
-            )
+            said = bytes(errors).decode(errors="replace")[-1000:]
+            raise sandbox.DoesNotRun(f"the course does not run here: {said or reason}")
     return told, began, reason
 
 
+def judged(name: str, message: dict, content: bytes, seed: int) -> dict:
+    """The row's part of a verdict, by what the functions did: on the check's own cases, and on those never seen."""
+    from ...checks import gradients, judge
+    from .plain import unpacked
+    from .unseen import unseen
+
+    exercise = _exercise(name)
+    other = unseen(exercise, seed)
+    seen = len(exercise.cases) + len(gradients.cases(exercise))
+    row = {"status": "wrong", "mistake": None, "problem": None}
+    if (refused := message.get("refused")) is not None:
+        fine = refused in (["not attempted", None], ["package", None])
+        problem = next((p for p in ("cell fails", "type", "signature") if refused == ["wrong", p]), "cell fails")
+        return row | ({"status": "not attempted"} if fine else {"problem": problem})
+    try:
+        outcomes = unpacked(content, seen + len(other.cases))
+    except ValueError:
+        return row | {"status": "stopped", "problem": "no results"}
+    if any("MemoryError" in repr(o.error) or "allocate memory" in str(o.error) for o in outcomes):
+        return row | {"status": "stopped", "problem": "memory"}
+    found = judge.verdict(exercise, outcomes[:seen], [])
+    if not found.solved:
+        return row | {"status": found.status, "mistake": found.mistake, "problem": found.problem}
+    fresh = judge.verdict(other, outcomes[seen:], [])
+    return row | ({"status": "solved"} if fresh.solved else {"problem": "other inputs"})
+
+
+def _exercise(name: str):
+    from ...checks.library import BY_NAME
+
+    return BY_NAME[name]
+
+
+@cache
+def stand_in(name: str) -> str:
+    """The text of the course's function, with all that it needs."""
+    from ...checks import library
+
+    return library.add(library.HEADER, _exercise(name), _exercise(name).reference, given=True)
+
+
 async def _give(process: Process, content: dict) -> None:
-    """Hand the cells over."""
-    with contextlib.suppress(OSError):  # it ended before it had read them
-        process.stdin.write(json.dumps(content).encode())
+    """Hand a line over."""
+    with contextlib.suppress(OSError):  # it ended before it had read it
+        process.stdin.write(json.dumps(content).encode() + b"\n")
         await process.stdin.drain()
-        process.stdin.close()
 
 
 async def _watch(process: Process, memory: int) -> str | None:
@@ -136,19 +186,18 @@ async def _watch(process: Process, memory: int) -> str | None:
             return "memory" if held > memory else "threads"
 
 
-async def _messages(process: Process) -> AsyncIterator[dict]:
-    """What the process tells, to its end. Nothing in it may do harm here."""
+async def _messages(process: Process) -> AsyncIterator[tuple[dict, bytes]]:
+    """What the process tells, and what stands behind it, to its end. Nothing in it may do harm here."""
     for _ in range(MOST):
         try:
-            line = await process.stdout.readline()
-        except ValueError:  # a line without end
+            message = json.loads(await process.stdout.readline())
+            size = message.get("size") if isinstance(message, dict) else None
+            if type(size) is not int or not 0 <= size <= LARGEST:
+                return
+            content = await process.stdout.readexactly(size)
+        except (ValueError, RecursionError, EOFError):  # the end, a line without end, or none of ours
             return
-        if not line:
-            return
-        with contextlib.suppress(ValueError, RecursionError):
-            message = json.loads(line) if len(line) < LONGEST else None
-            if isinstance(message, dict):
-                yield {key: value for key, value in message.items() if isinstance(value, str | bool | None)}
+        yield message, content
 
 
 @contextlib.asynccontextmanager

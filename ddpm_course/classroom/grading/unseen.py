@@ -12,30 +12,38 @@ import torch
 from torch import Tensor
 
 from ...exercises.records import Betas, Case, Seed
+from ...exercises.written import Exercise
 
 
-def unseen(case: Case, seed: int) -> Case:
-    """The case with every number in it that may be another one changed a little, and each random seed replaced.
+def unseen(exercise: Exercise, seed: int) -> Exercise:
+    """The exercise with every number in its cases changed that may be another one, and each random seed replaced.
 
-    Signs, order within a table, whole numbers (t, labels, sizes) and networks stay. What comes out is the same wherever
-    it is made: in the confined process and in the one that judges.
+    Signs and the order within a table stay, and so do networks, labels, steps and sizes, but for the arguments that are
+    `free`. The same comes out wherever it is made: in the confined process, and in the one that judges.
     """
+    return replace(exercise, make_cases=lambda: [_other(case, exercise, seed) for case in exercise.cases], flows=())
+
+
+def _other(case: Case, exercise: Exercise, seed: int) -> Case:
     dice = random.Random(f"{seed} {case.label}")
 
-    def new(value: Any) -> Any:
+    def new(value: Any, free: bool) -> Any:
         if isinstance(value, Betas):
-            factor = dice.uniform(0.8, 0.98)
-            return Betas(tuple(beta * factor * dice.uniform(0.99, 1) for beta in value.values))
+            return Betas(tuple(beta * dice.uniform(0.8, 0.98) for beta in value.values))
         if isinstance(value, Seed):
             return Seed(dice.randrange(2**31))
         if isinstance(value, Tensor) and value.dtype == torch.uint8:
             return (value.int() + dice.randrange(1, 255)).remainder(256).byte()
         if isinstance(value, Tensor) and value.is_floating_point():
-            return value * dice.uniform(0.8, 0.98)
+            within = ((value >= 0) & (value <= 1)).all()  # shares and tables of them, of which a power is one as well
+            return value ** dice.uniform(0.8, 0.98) if within else value * dice.uniform(0.8, 0.98)
         if isinstance(value, float):
             return value * dice.uniform(0.8, 0.98)
-        if isinstance(value, list) and all(isinstance(v, Tensor) for v in value):
-            return [new(v) for v in value]
+        if isinstance(value, list | tuple) and (free or all(isinstance(entry, Tensor) for entry in value)):
+            return type(value)(new(entry, free) for entry in value)
+        if free and isinstance(value, int | Tensor):
+            return value + dice.randrange(1, 9)
         return value
 
-    return replace(case, args=tuple(map(new, case.args)), facts={})
+    args = (new(value, name in exercise.free) for name, value in zip(exercise.arguments, case.args, strict=False))
+    return replace(case, args=tuple(args), facts={})
