@@ -238,6 +238,38 @@ def test_types_are_part_of_the_answer(name, answer, problem, says):
     assert verdict.problem == problem and says in verdict.text[0], verdict
 
 
+# ---- what is right all the same
+
+BACK = "signal, sigma = schedule.q_coefficients(t, xt)\n"
+HALF_RIGHT = [
+    (
+        "q_sample",
+        X.replace("sigma *", "0.9 * sigma *") + "return x",
+        "Right mean, wrong variance: the weight of `noise`",
+    ),
+    ("q_sample", X.replace("signal *", "0.9 * signal *") + "return x", "Right noise, wrong signal: the weight of `x0`"),
+    (
+        "predict_x0",
+        BACK + "return (xt - 0.9 * sigma * noise) / signal",
+        "The weight of `xt` is right, but the weight of `n",
+    ),
+    (
+        "predict_x0",
+        BACK + "return 0.9 * xt / signal - sigma / signal * noise",
+        "The weight of `noise` is right, but the w",
+    ),
+    ("posterior", POSTERIOR + "return mean, 0.9 * var", "In every case the mean is right."),
+    ("posterior", POSTERIOR + "return 0.9 * mean, var", "In every case the variance is right."),
+    ("posterior", POSTERIOR + "return 0.9 * mean, 0.9 * var", r"The mean at .*\)\.$"),
+]
+
+
+@pytest.mark.parametrize(("name", "answer", "says"), HALF_RIGHT)
+def test_who_is_half_right_hears_which_half(name, answer, says):
+    verdict = typed.judge(name, answer)
+    assert verdict.problem == "values" and re.search(says, " ".join(verdict.text)), verdict
+
+
 # ---- what the wrong ones have in common
 
 

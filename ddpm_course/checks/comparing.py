@@ -29,11 +29,13 @@ class Comparison:
     problem:   "" if right, or one of raises, none, type, shape, device, nan, values, dtype
     sentence:  the same for the student
     wrong:     bool tensor in the shape of the expected result: which elements are wrong
+    right:     of a result in parts, the names of those that are right
     """
 
     problem: str
     sentence: str
     wrong: Tensor
+    right: tuple[str, ...] = ()
 
 
 def compare(outcome: Outcome, expected: Any, case: Case, tolerance: float, any_float: bool) -> Comparison:
@@ -97,7 +99,9 @@ def _compare_parts(outcome: Outcome, expected: Parts, case: Case, tolerance: flo
         name: compare(Outcome(outcome.value[name]), want, case, tolerance, any_float) for name, want in expected.items()
     }
     name, first = next(((n, c) for n, c in parts.items() if c.problem), next(iter(parts.items())))
-    return replace(first, sentence=first.sentence.replace("The result", f"The {name}", 1))
+    sentence = first.sentence.replace("The result", f"The {name}", 1)
+    right = tuple(part for part, comparison in parts.items() if not comparison.problem)
+    return replace(first, sentence=sentence, right=right)
 
 
 def same(a: Outcome, b: Outcome, tolerance: float) -> bool:
