@@ -101,6 +101,7 @@ def paint_cases() -> list[Case]:
             "for stride 1": stride == 1,
             "for stride 2 and more": stride > 1,
             "for a stride other than 2": stride != 2,
+            "for a kernel larger than 1 x 1": k > 1,
             "for a kernel other than 3 x 3": k != 3,
             "where kernels overlap": k > stride and shape != (1, 1),
             "where kernels do not overlap": k <= stride,
