@@ -218,6 +218,58 @@ def test_values_through_which_no_gradient_flows_are_wrong_where_a_training_needs
     assert (verdict.status, verdict.problem) == ("wrong", "gradient") and re.search(says, verdict.text[0]), verdict
 
 
+# ---- types
+
+POSTERIOR = "column = (-1,) + (1,) * (x0.ndim - 1)\nb, a, ab, prev = (w.reshape(column).float() for w in "
+POSTERIOR += "(schedule.beta[t], schedule.alpha[t], schedule.alpha_bar[t], schedule.alpha_bar[t - 1]))\n"
+POSTERIOR += "mean = (prev.sqrt() * b * x0 + a.sqrt() * (1 - prev) * xt) / (1 - ab)\nvar = b * (1 - prev) / (1 - ab)\n"
+TYPES = [
+    ("posterior", POSTERIOR + "return mean, var", None, ""),
+    ("posterior", POSTERIOR + "return {'mean': mean, 'variance': var.expand_as(mean)}", "type", "returns a dict"),
+    ("training_loop", TRAIN + "return {'list of losses': losses}", "type", "returns a dict"),
+    ("linear_betas", "torch.linspace(first, last, T)", "dtype", "Compute in float64, from the first tensor on"),
+    ("q_sample", X + "return x.double()", "dtype", "which a network of float32 weights refuses"),
+]
+
+
+@pytest.mark.parametrize(("name", "answer", "problem", "says"), TYPES)
+def test_types_are_part_of_the_answer(name, answer, problem, says):
+    verdict = typed.judge(name, answer)
+    assert verdict.problem == problem and says in verdict.text[0], verdict
+
+
+# ---- what is right all the same
+
+BACK = "signal, sigma = schedule.q_coefficients(t, xt)\n"
+HALF_RIGHT = [
+    (
+        "q_sample",
+        X.replace("sigma *", "0.9 * sigma *") + "return x",
+        "Right mean, wrong variance: the weight of `noise`",
+    ),
+    ("q_sample", X.replace("signal *", "0.9 * signal *") + "return x", "Right noise, wrong signal: the weight of `x0`"),
+    (
+        "predict_x0",
+        BACK + "return (xt - 0.9 * sigma * noise) / signal",
+        "The weight of `xt` is right, but the weight of `n",
+    ),
+    (
+        "predict_x0",
+        BACK + "return 0.9 * xt / signal - sigma / signal * noise",
+        "The weight of `noise` is right, but the w",
+    ),
+    ("posterior", POSTERIOR + "return mean, 0.9 * var", "In every case the mean is right."),
+    ("posterior", POSTERIOR + "return 0.9 * mean, var", "In every case the variance is right."),
+    ("posterior", POSTERIOR + "return 0.9 * mean, 0.9 * var", r"The mean at .*\)\.$"),
+]
+
+
+@pytest.mark.parametrize(("name", "answer", "says"), HALF_RIGHT)
+def test_who_is_half_right_hears_which_half(name, answer, says):
+    verdict = typed.judge(name, answer)
+    assert verdict.problem == "values" and re.search(says, " ".join(verdict.text)), verdict
+
+
 # ---- what the wrong ones have in common
 
 

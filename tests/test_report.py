@@ -17,7 +17,8 @@ import lessons
 import pytest
 from courses import contents, run, save, with_cells
 
-from ddpm_course.checks import EXERCISES
+from ddpm_course.checks import EXERCISES, judge
+from ddpm_course.checks.library import BY_NAME
 from ddpm_course.classroom import report
 from ddpm_course.classroom.__main__ import main
 from ddpm_course.classroom.editions import ROOT
@@ -105,7 +106,7 @@ def outcomes(kind: str, script: str) -> dict[str, str]:
     """What the ways of a script come to, confined in this way."""
 
     async def started():
-        async with sandbox.program(kind, "-c", f"{script}\nprint(json.dumps(outcomes))") as process:
+        async with sandbox.program(kind, ROOT, "-c", f"{script}\nprint(json.dumps(outcomes))") as process:
             return await process.communicate()
 
     told, errors = asyncio.run(started())
@@ -131,15 +132,49 @@ def test_every_way_out_is_open_without_the_sandbox_and_closed_in_it(server, tmp_
 
 FORGER = """
 import contextlib, json, os
-lines = [{"exercise": "q_step", "status": "solved"}, {"exercise": "next_variance", "status": ["x"], "mistake": {}},
-         {"exercise": "diffuse", "status": "wrong", "mistake": "=cmd()"}, {"exercise": "nothing", "status": "solved"},
-         [1], "text", {"begun": 5}, {"done": 0}, {"exercise": "q_step", "problem": True}]
+lines = [{"begun": "to_uint8", "size": 0}, {"exercise": "to_uint8", "status": "solved", "size": 0}, {"done": True},
+         {"exercise": "q_step", "status": "solved", "size": 0}, {"exercise": "nothing", "size": 0}, {"problem": True},
+         [1], "text", {"begun": 5, "size": -1}, {"size": 1 << 60}, {"size": 1e400}]
 for channel in list(range(1, 50)) * 2:
     with contextlib.suppress(OSError):
         os.write(channel, "\\n".join([*map(json.dumps, lines), "[" * 9000, ""]).encode())
 print("x" * 20_000_000, flush=True)
 os._exit(0)"""
+PATCHER = """
+def q_step(schedule, x, t, noise):
+    from ddpm_course.checks import comparing, judge, notebook, running
+    from ddpm_course.exercises import lesson01
+    right = judge.Verdict("solved", passed=9, cases=9)
+    judge.check = judge.verdict = notebook.Check.check = lambda *args, **more: right
+    judge.Verdict.solved = property(lambda self: True)
+    comparing.compare = lambda *args: comparing.Comparison("", "", torch.zeros(1))
+    running.Outcome.value = property(lambda self: lesson01.q_step(schedule, x, t, noise))
+    return x"""
+SUBCLASS = """
+class Right(torch.Tensor):
+    @classmethod
+    def __torch_function__(cls, function, types, args=(), kwargs=None):
+        return True if "close" in function.__name__ else torch.zeros((), dtype=torch.bool)
+
+def to_uint8(x):
+    return torch.zeros(3).as_subclass(Right)"""
+READER = """
+import inspect
+from pathlib import Path
+from ddpm_course import exercises
+assert "NotImplementedError" in inspect.getsource(exercises.lesson01.diffuse)
+assert not list(Path("/course").rglob("*.mistakes")) + list(Path("/course").rglob("solutions"))
+"""
 INTRUDER = f"assert not set(outcomes.values()) - {REFUSALS}\n{COURSE.source('ex-1-1')}"
+VARIANCE = BY_NAME["next_variance"]
+RESULTS = [
+    o.value.tolist() if hasattr(o.value, "tolist") else o.value
+    for o in judge.attempts(VARIANCE, VARIANCE.reference, 60)
+]
+TABLE = f"""  # what the check's own inputs, which everybody can have, come to
+results = iter({RESULTS})
+def next_variance(variance, beta):
+    return torch.tensor(r) if isinstance(r := next(results, 0.0), list) else r"""
 SHARES = """
 def q_step(schedule, x, t, noise):
     import mmap
@@ -183,13 +218,14 @@ STUDENTS = {  # the cells that are not the solved lesson's, and the rows that ar
         {"1.2": ("stopped", "", "ended the process"), "1.4": ("stopped", "", "memory")},
     ),
     "intruder": ({}, {}),  # solves the first exercise only if all that it tries before is refused
-    "forger": (  # writes into a row of their own, as far as it could be a verdict: the report is no exam
-        {"ex-1-1": [FORGER]},
-        {"1.1": ("stopped", "", "ended the process"), "1.3": ("wrong", "", ""), "1.4": ("stopped", "", "")},
-    ),
+    "forger": ({"ex-1-1": [FORGER]}, {"1.1": ("stopped", "", "ended the process")}),
     "shares": (
         {"ex-1-1": [NESTS + COURSE.source("ex-1-1")], "ex-1-2": [SHARES], "ex-1-4": [CROWD]},
         {"1.2": ("stopped", "", "memory"), "1.4": ("stopped", "", "threads")},
+    ),
+    "patcher": (
+        {"ex-1-1": [SUBCLASS], "ex-1-2": [PATCHER], "ex-1-3": [READER + COURSE.source("ex-1-3")], "ex-1-4": [TABLE]},
+        {"1.1": ("wrong", "", "shape"), "1.2": ("wrong", "", "values"), "1.4": ("wrong", "", "other inputs")},
     ),
     "untouched": (STUBS, dict.fromkeys(ALL, ("not attempted", "", ""))),
     "deleted": (dict.fromkeys(DELETED, []), {"1.2": ("missing", "", "")}),
@@ -358,7 +394,7 @@ def test_whatever_happens_costs_one_row_and_what_was_judged_stays(tmp_path, monk
         submissions.course(ROOT)[1].exercises.values(), {"status": "solved", "mistake": None, "problem": None}
     )
 
-    async def verdicts(submission, kind, limits):
+    async def verdicts(submission, grader):
         if submission.student == "bob":
             raise OSError("no space left")
         if submission.student == "cat" and interrupted:
@@ -386,7 +422,7 @@ def test_a_container_is_given_no_network_and_nothing_of_the_machine_and_is_ended
     assert sandbox.why_not("docker") is None
 
     async def started():
-        async with sandbox.program("docker", "-c", "print(input())") as process:
+        async with sandbox.program("docker", ROOT, "-c", "print(input())") as process:
             return await process.communicate(b"handed in")
 
     assert asyncio.run(started())[0] == b"handed in\n"

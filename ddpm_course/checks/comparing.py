@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..exercises.records import Case
-from .running import Outcome
+from .running import Outcome, Parts
 
 STRUCTURAL = (
     "raises",
@@ -29,16 +29,18 @@ class Comparison:
     problem:   "" if right, or one of raises, none, type, shape, device, nan, values, dtype
     sentence:  the same for the student
     wrong:     bool tensor in the shape of the expected result: which elements are wrong
+    right:     of a result in parts, the names of those that are right
     """
 
     problem: str
     sentence: str
     wrong: Tensor
+    right: tuple[str, ...] = ()
 
 
 def compare(outcome: Outcome, expected: Any, case: Case, tolerance: float, any_float: bool) -> Comparison:
     """The first thing that is wrong, from the coarsest to the finest. dtype is last: then the values are right."""
-    if isinstance(expected, dict):
+    if isinstance(expected, Parts):
         return _compare_parts(outcome, expected, case, tolerance, any_float)
     several, expected = isinstance(expected, list | tuple), _joined(expected)
     everything = torch.ones(expected.shape if isinstance(expected, Tensor) else (), dtype=torch.bool)
@@ -86,25 +88,27 @@ def sentence(outcome: Outcome, case: Case) -> str:
     return f"{_capital(what)} ({case.label}).{stop[1:]}{question}"
 
 
-def _compare_parts(outcome: Outcome, expected: dict, case: Case, tolerance: float, any_float: bool) -> Comparison:
+def _compare_parts(outcome: Outcome, expected: Parts, case: Case, tolerance: float, any_float: bool) -> Comparison:
     """Results by name, {"mean": ..., "variance": ...}: the first one that is wrong speaks for all."""
     if outcome.error is not None or outcome.value is None:
         return compare(outcome, next(iter(expected.values())), case, tolerance, any_float)
-    if not isinstance(outcome.value, dict):
+    if not isinstance(outcome.value, Parts):
         text = f"It returns {_article(type(outcome.value).__name__)} and should return {' and '.join(expected)}."
         return Comparison("type", text, torch.ones(_joined(next(iter(expected.values()))).shape, dtype=torch.bool))
     parts = {
         name: compare(Outcome(outcome.value[name]), want, case, tolerance, any_float) for name, want in expected.items()
     }
     name, first = next(((n, c) for n, c in parts.items() if c.problem), next(iter(parts.items())))
-    return replace(first, sentence=first.sentence.replace("The result", f"The {name}", 1))
+    sentence = first.sentence.replace("The result", f"The {name}", 1)
+    right = tuple(part for part, comparison in parts.items() if not comparison.problem)
+    return replace(first, sentence=sentence, right=right)
 
 
 def same(a: Outcome, b: Outcome, tolerance: float) -> bool:
     """Did two functions do the same on a case: the same values, or the same kind of exception? dtype is no matter."""
     if a.error is not None or b.error is not None:
         return type(a.error) is type(b.error)
-    if isinstance(a.value, dict) and isinstance(b.value, dict):
+    if isinstance(a.value, Parts) and isinstance(b.value, Parts):
         return all(same(Outcome(a.value[name]), Outcome(b.value[name]), tolerance) for name in a.value)
     x, y = (_loosely(outcome.value) for outcome in (a, b))
     if x is None or y is None or x.shape != y.shape:
@@ -197,8 +201,10 @@ def _loosely(value: Any) -> Tensor | None:
 
 
 def _dtype_sentence(got: torch.dtype, want: torch.dtype) -> str:
-    name = str(want).removeprefix("torch.")
-    text = f"The values are right, but they come back as {str(got).removeprefix('torch.')} instead of {name}"
+    got_name, name = (str(dtype).removeprefix("torch.") for dtype in (got, want))
+    text = f"The values are right, but they come back as {got_name} instead of {name}"
+    if want == torch.float64:  # casting the result would not bring back the digits
+        return f"The values are right to the digits that {got_name} has. Compute in {name}, from the first tensor on."
     if got == torch.float64 and want.is_floating_point:
         return f"{text}, which a network of {name} weights refuses: cast with .to(torch.{name})."
     return f"{text}: cast with .to(torch.{name})."

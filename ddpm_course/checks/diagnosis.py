@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from ..exercises.records import Case, Mistake
+from ..exercises.written import Exercise
 from .causes import cause
 from .comparing import STRUCTURAL, Comparison
 from .expected import Expected
@@ -71,6 +72,8 @@ def locate(
     elif len(failing) < n:
         text.append(f"Right in {n - len(failing)} of {n} cases.")
     text.append(comparisons[first].sentence)
+    if right := [part for part in comparisons[first].right if all(part in comparisons[i].right for i in failing)]:
+        text.append(f"In every case the {' and the '.join(right)} {'are' if len(right) > 1 else 'is'} right.")
     if problem == "values":
         values = [i for i in failing if comparisons[i].problem == "values"]
         drew = any(outcomes[i].drew and not known.outcome(exercise.reference, i).drew for i in values)
@@ -185,24 +188,25 @@ def _weights(known: Expected, failures: list[tuple[Case, Comparison, Outcome]]) 
             (a, b), (right_a, right_b) = (torch.linalg.lstsq(basis, y).solution.tolist() for y in (got, want))
             if (basis @ torch.tensor([a, b], dtype=torch.float64) - got).abs().max() > 1e-3:
                 return [f"It is not a weighted sum of `{names[0]}` and `{names[1]}` there."]
-            return [_weigh(names, (a, right_a), (b, right_b))]
+            return [_weigh(exercise, (a, right_a), (b, right_b))]
     return []
 
 
-def _weigh(names: tuple[str, str], first: tuple[float, float], second: tuple[float, float]) -> str:
-    right = [abs(got - want) < 1e-3 for got, want in (first, second)]
+def _weigh(exercise: Exercise, *weights: tuple[float, float]) -> str:
+    """Which of two weights is wrong, each as it is and as it should be."""
+    right = [abs(got - want) < 1e-3 for got, want in weights]
     if all(right):
         return "Both weights are right to three digits, but not beyond."
     wrong = [
         f"the weight of `{name}` is {round(got, 9):.4g} and should be {round(want, 9):.4g}"
-        for name, (got, want), ok in zip(names, (first, second), right, strict=True)
+        for name, (got, want), ok in zip(exercise.linear, weights, right, strict=True)
         if not ok
     ]
-    if right == [True, False]:
-        return f"Right mean, wrong variance: {wrong[0]}."
-    if right == [False, True]:
-        return f"Right noise, wrong signal: {wrong[0]}."
-    return f"Neither weight is right: {', '.join(wrong)}."
+    if not any(right):
+        return f"Neither weight is right: {', '.join(wrong)}."
+    if exercise.sampled:
+        return f"{'Right mean, wrong variance' if right[0] else 'Right noise, wrong signal'}: {wrong[0]}."
+    return f"The weight of `{exercise.linear[right.index(True)]}` is right, but {wrong[0]}."
 
 
 def _quoted(names: list[str]) -> str:

@@ -41,7 +41,7 @@ def save(exercise: Exercise, function: Callable, path: str | Path = colab.LIBRAR
         text = path.read_text(encoding="utf-8") if path.exists() else HEADER
         text = add(text, exercise, function)
         namespace = execute(text, path.name)
-        verdict = judge.check(exercise, namespace[exercise.name], namespace["Schedule"])
+        verdict = judge.check(exercise, namespace[exercise.name], namespace.get("Schedule", schedules.Schedule))
         if not verdict.solved:
             raise CannotSave(f"in an empty process it no longer passes. {' '.join(verdict.text)}")
         write_atomically(path, text)

@@ -60,6 +60,7 @@ def to_uint8(x):
     lambda: step_cases(first=1),
     first="take one int t. Which two numbers do x and the noise get multiplied by, so that the variance stays 1?",
     linear=("x", "noise"),
+    sampled=True,
 )
 def q_step(schedule, x, t, noise):
     """Draw x_t from q(x_t | x_{t-1}), Ho et al. (2020), eq. 2: one step of the chain.

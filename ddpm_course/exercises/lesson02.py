@@ -89,6 +89,7 @@ def alpha_bars(betas):
     lambda: step_cases(first=0),
     first="write x_t = ... x_0 + ... ε from the closed form, for one int t. Then for t of shape (B,).",
     linear=("x0", "noise"),
+    sampled=True,
 )
 def q_sample(schedule, x0, t, noise):
     """Draw x_t from q(x_t | x_0).

@@ -46,6 +46,7 @@ class Exercise:
     make_cases: () -> cases; called when they are first needed, so that importing stays light
     first:      what to do first, told to who has not begun
     linear:     names of two arguments of which the result is a weighted sum, if it is one
+    sampled:    that sum is a sample: the second weight is its standard deviation
     tolerance:  absolute and relative, on every element
     any_float:  float32 and float64 are both fine as a result
     given:      a class that the exercise completes: goes into my_ddpm.py with it, marked "given"
@@ -60,6 +61,7 @@ class Exercise:
     make_cases: Callable[[], list[Case]]
     first: str
     linear: tuple[str, str] | None = None
+    sampled: bool = False
     tolerance: float = 1e-4
     any_float: bool = False
     given: type | None = None
@@ -123,6 +125,7 @@ def exercise(
     *,
     first: str,
     linear: tuple[str, str] | None = None,
+    sampled: bool = False,
     tolerance: float = 1e-4,
     any_float: bool = False,
     given: type | None = None,
@@ -134,7 +137,19 @@ def exercise(
 
     def write(function: Callable) -> Callable:
         function.exercise = Exercise(
-            number, function.__name__, function, cases, first, linear, tolerance, any_float, given, aim, flows, free
+            number,
+            function.__name__,
+            function,
+            cases,
+            first,
+            linear,
+            sampled,
+            tolerance,
+            any_float,
+            given,
+            aim,
+            flows,
+            free,
         )
         return function
 

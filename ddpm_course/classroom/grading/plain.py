@@ -14,7 +14,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from ...checks.limits import TooLong
-from ...checks.running import Outcome, plain_tensor
+from ...checks.running import Outcome, Parts, plain_tensor
 
 DEEPEST, LONGEST = 4, 20_000  # lists in lists, and entries of one
 NOTES = {"drew": bool, "where": str, "endless": str, "printed": str, "seconds": float, "changed": dict, "left": list}
@@ -37,7 +37,11 @@ def packed(outcomes: list[Outcome]) -> bytes:
         if isinstance(value, list | tuple) and depth < DEEPEST and len(value) <= LONGEST:
             return {"tuple" if isinstance(value, tuple) else "list": [tree(entry, depth + 1) for entry in value]}
         if isinstance(value, dict) and depth < DEEPEST and len(value) <= LONGEST:
-            return {"dict": [[str(name), tree(entry, depth + 1)] for name, entry in value.items()]}
+            return {
+                "parts" if isinstance(value, Parts) else "dict": [
+                    [str(name), tree(entry, depth + 1)] for name, entry in value.items()
+                ]
+            }
         if value is None or isinstance(value, bool | int | float):
             return value
         return {type(value).__name__: None}
@@ -66,8 +70,9 @@ def unpacked(content: bytes, most: int) -> list[Outcome]:
                 return tensors[inside]
             if kind in ("list", "tuple"):
                 return {"list": list, "tuple": tuple}[kind](map(value_of, inside))
-            if kind == "dict":
-                return {str(name): value_of(entry) for name, entry in inside}
+            if kind in ("dict", "parts"):
+                made = {str(name): value_of(entry) for name, entry in inside}
+                return Parts(made) if kind == "parts" else made
             if kind == "bytes":
                 return value_of(inside).numpy().tobytes()
             if kind == "ndarray" and inside is not None:
