@@ -218,7 +218,10 @@ STUDENTS = {  # the cells that are not the solved lesson's, and the rows that ar
         {"1.2": ("stopped", "", "ended the process"), "1.4": ("stopped", "", "memory")},
     ),
     "intruder": ({}, {}),  # solves the first exercise only if all that it tries before is refused
-    "forger": ({"ex-1-1": [FORGER]}, {"1.1": ("stopped", "", "ended the process")}),
+    "forger": (  # who ends the process outside of an exercise has nothing after it run
+        {"ex-1-1": [FORGER]},
+        {"1.1": ("stopped", "", "no results")} | dict.fromkeys(ALL[1:], ("stopped", "", "ended the process")),
+    ),
     "shares": (
         {"ex-1-1": [NESTS + COURSE.source("ex-1-1")], "ex-1-2": [SHARES], "ex-1-4": [CROWD]},
         {"1.2": ("stopped", "", "memory"), "1.4": ("stopped", "", "threads")},
