@@ -318,7 +318,7 @@ class MyUNet(nn.Module):
 def net_cases() -> list[Case]:
     plan = [
         (dict(widths=(16, 8), heads=2), None, (3, 8, 8), None),
-        (dict(widths=(8,), heads=2, num_classes=3), (0, 2, 3), (3, 4, 4), None),
+        (dict(widths=(8,), heads=2, num_classes=3), (1, 3, 2), (3, 4, 4), None),
         (dict(widths=(8,), heads=2, num_classes=5), None, (2, 4, 6), None),
         (dict(channels=2, widths=(8,), patch=1, heads=4), None, (3, 4, 2), None),
         (dict(channels=3, widths=(8, 8, 16), blocks=2, heads=2), None, (1, 8, 16), None),

@@ -23,10 +23,10 @@ assert right >= 0.5, f"only {right:.0%} of the samples show what was asked for" 
 plots.show_images(samples).savefig("samples.png")
 
 
-def q_sample(schedule, x0, t, noise, power=1):
+def noised(schedule, x0, t, noise, power=1):
     signal, sigma = schedule.q_coefficients(t, x0)
     return signal * x0 + sigma**power * noise
 
 
-assert checks.q_sample.check(q_sample).solved
-assert checks.q_sample.check(lambda *given: q_sample(*given, power=2)).mistake == "noise_variance"
+assert checks.q_sample.check(lambda *given: noised(*given)).solved
+assert checks.q_sample.check(lambda *given: noised(*given, power=2)).mistake == "noise_variance"
