@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import json
 import random
+import re
 from asyncio.subprocess import Process
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ STATUSES = ("solved", "wrong", "not attempted", "missing", "stopped")
 THREADS = 200  # that one submission may have; torch and the notebook's shell have some twenty
 LARGEST = 64 << 20  # bytes of what one exercise's functions did
 MOST = 1000  # messages
+COURSE = re.compile(r"\bddpm_course\b|\.reference\b")  # in an answer: it may be the course's own function
 
 
 @dataclass
@@ -53,6 +55,13 @@ def merged(submission: Submission, left_out: set[str]) -> list[dict]:
     return [cell for cell in cells if cell["sources"] or cell["exercise"]]
 
 
+def uses_course(submission: Submission) -> bool:
+    """Does what the student wrote name the package, in a line that is not the lesson's own?"""
+    known = {line for _, source, _ in submission.lesson.cells for line in source.splitlines()}
+    sources = [source for cells in (submission.answers, submission.others) for own in cells.values() for source in own]
+    return any(COURSE.search(line) for source in sources for line in source.splitlines() if line not in known)
+
+
 async def verdicts(submission: Submission, grader: Grader) -> dict[str, dict]:
     """Run a submission and return {"status", "mistake", "problem"} for each exercise of its lesson.
 
@@ -72,6 +81,9 @@ async def verdicts(submission: Submission, grader: Grader) -> dict[str, dict]:
     for name in submission.lesson.exercises.values():
         status = "stopped" if name in submission.answers else "missing"  # stopped outside of any exercise
         found.setdefault(name, {"status": status, "mistake": None, "problem": reason if status == "stopped" else None})
+    for row in found.values():
+        if row["status"] == "solved" and uses_course(submission):
+            row["problem"] = "uses the course"
     return {name: found[name] for name in submission.lesson.exercises.values()}
 
 
