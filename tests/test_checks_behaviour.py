@@ -21,6 +21,7 @@ from nbclient import NotebookClient
 from ddpm_course import checks, diffusion
 from ddpm_course.checks import causes, traces
 from ddpm_course.checks.comparing import Comparison
+from ddpm_course.checks.expected import expected
 from ddpm_course.exercises import Case
 
 CHECK = "q_sample = checks.q_sample(q_sample)"
@@ -268,6 +269,20 @@ HALF_RIGHT = [
 def test_who_is_half_right_hears_which_half(name, answer, says):
     verdict = typed.judge(name, answer)
     assert verdict.problem == "values" and re.search(says, " ".join(verdict.text)), verdict
+
+
+# ---- two mistakes at once
+
+
+def test_two_mistakes_made_together_are_both_named_if_no_other_two_do_the_same(monkeypatch):
+    answer = "ab = schedule.alpha_bar[t - 1].float().reshape(-1, *[1] * (x0.ndim - 1))\n"
+    answer += "return ab.sqrt() * x0 + (1 - ab) * noise"
+    verdict, known = typed.judge("q_sample", answer), expected(checks.q_sample.exercise)
+    one, other, made = next(pair for pair in known.pairs if verdict.mistake == f"{pair[0].id} and {pair[1].id}")
+    assert {one.id, other.id} == {"noise_variance", "previous_entry"}
+    assert verdict.text == [*one.says.splitlines(), *other.says.splitlines()]
+    monkeypatch.setitem(vars(known), "pairs", [*known.pairs, (one, checks.q_sample.mistakes[-1], made)])
+    assert typed.judge("q_sample", answer).mistake is None
 
 
 # ---- what the wrong ones have in common

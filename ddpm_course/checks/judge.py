@@ -90,6 +90,8 @@ def check(exercise: Exercise, function: Any, schedule_class: type = Schedule) ->
     mistake, problem = None, None
     if named:
         mistake, text = named[0].id, named[1]
+    elif two := diagnosis.name_two(known, outcomes, comparisons):
+        mistake, text = " and ".join(m.id for m in two), [line for m in two for line in m.says.splitlines()]
     elif passed < n:
         problem, text = diagnosis.locate(known, function, outcomes, comparisons)
     else:
