@@ -104,12 +104,19 @@ def test_the_process_and_the_cases_are_as_they_were():
         torch.set_grad_enabled(False)
         torch.set_default_dtype(torch.float64)
         np.seterr(all="raise")
+        torch.set_num_threads(torch.get_num_threads() + 2)
         for tensor in (schedule.alpha_bar, x0, noise):
             tensor.zero_()
         return x0
 
     def state():
-        return traces.random_state(), torch.is_grad_enabled(), torch.get_default_dtype(), np.geterr()
+        return (
+            traces.random_state(),
+            torch.is_grad_enabled(),
+            torch.get_default_dtype(),
+            np.geterr(),
+            torch.get_num_threads(),
+        )
 
     before = state()
     for function in (vandal, right, wrong):
@@ -120,6 +127,17 @@ def test_the_process_and_the_cases_are_as_they_were():
     assert state() == before
     for case, made_anew in zip(checks.q_sample.cases, checks.q_sample.exercise.make_cases(), strict=True):
         assert traces.same_argument(case.args, made_anew.args)
+
+
+def test_functions_are_run_in_one_thread_and_the_notebook_keeps_its_own():
+    """On two busy cores tiny tensors take 17 s in two threads and one in one."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        assert typed.judge("q_sample", "assert torch.get_num_threads() == 1\n" + X + "return x").solved
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
