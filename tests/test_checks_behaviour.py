@@ -21,6 +21,7 @@ from nbclient import NotebookClient
 from ddpm_course import checks, diffusion
 from ddpm_course.checks import causes, traces
 from ddpm_course.checks.comparing import Comparison
+from ddpm_course.checks.expected import expected
 from ddpm_course.exercises import Case
 
 CHECK = "q_sample = checks.q_sample(q_sample)"
@@ -103,12 +104,19 @@ def test_the_process_and_the_cases_are_as_they_were():
         torch.set_grad_enabled(False)
         torch.set_default_dtype(torch.float64)
         np.seterr(all="raise")
+        torch.set_num_threads(torch.get_num_threads() + 2)
         for tensor in (schedule.alpha_bar, x0, noise):
             tensor.zero_()
         return x0
 
     def state():
-        return traces.random_state(), torch.is_grad_enabled(), torch.get_default_dtype(), np.geterr()
+        return (
+            traces.random_state(),
+            torch.is_grad_enabled(),
+            torch.get_default_dtype(),
+            np.geterr(),
+            torch.get_num_threads(),
+        )
 
     before = state()
     for function in (vandal, right, wrong):
@@ -119,6 +127,17 @@ def test_the_process_and_the_cases_are_as_they_were():
     assert state() == before
     for case, made_anew in zip(checks.q_sample.cases, checks.q_sample.exercise.make_cases(), strict=True):
         assert traces.same_argument(case.args, made_anew.args)
+
+
+def test_functions_are_run_in_one_thread_and_the_notebook_keeps_its_own():
+    """On two busy cores tiny tensors take 17 s in two threads and one in one."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        assert typed.judge("q_sample", "assert torch.get_num_threads() == 1\n" + X + "return x").solved
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
@@ -268,6 +287,20 @@ HALF_RIGHT = [
 def test_who_is_half_right_hears_which_half(name, answer, says):
     verdict = typed.judge(name, answer)
     assert verdict.problem == "values" and re.search(says, " ".join(verdict.text)), verdict
+
+
+# ---- two mistakes at once
+
+
+def test_two_mistakes_made_together_are_both_named_if_no_other_two_do_the_same(monkeypatch):
+    answer = "ab = schedule.alpha_bar[t - 1].float().reshape(-1, *[1] * (x0.ndim - 1))\n"
+    answer += "return ab.sqrt() * x0 + (1 - ab) * noise"
+    verdict, known = typed.judge("q_sample", answer), expected(checks.q_sample.exercise)
+    one, other, made = next(pair for pair in known.pairs if verdict.mistake == f"{pair[0].id} and {pair[1].id}")
+    assert {one.id, other.id} == {"noise_variance", "previous_entry"}
+    assert verdict.text == [*one.says.splitlines(), *other.says.splitlines()]
+    monkeypatch.setitem(vars(known), "pairs", [*known.pairs, (one, checks.q_sample.mistakes[-1], made)])
+    assert typed.judge("q_sample", answer).mistake is None
 
 
 # ---- what the wrong ones have in common

@@ -123,8 +123,10 @@ def between(outcome: Outcome, versions: list[Outcome], tolerance: float) -> bool
     versions: one formula, rounded one way and another: what a processor makes of it lies between
     """
     value = _loosely(outcome.value)
+    if any(result.error is not None for result in (outcome, *versions)):
+        return False
     bounds = torch.stack([version.value.double() for version in versions])
-    if outcome.error is not None or value is None or value.is_complex() or value.shape != bounds.shape[1:]:
+    if value is None or value.is_complex() or value.shape != bounds.shape[1:]:
         return False
     low, high = bounds.amin(0), bounds.amax(0)
     within = (value >= low - tolerance * (1 + low.abs())) & (value <= high + tolerance * (1 + high.abs()))

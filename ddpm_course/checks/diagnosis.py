@@ -1,6 +1,7 @@
 """Names a student's mistake, or says where the answer first goes wrong."""
 
 import inspect
+import time
 import types
 from collections.abc import Callable
 from typing import Any
@@ -13,6 +14,9 @@ from .causes import cause
 from .comparing import STRUCTURAL, Comparison
 from .expected import Expected
 from .running import Outcome, home
+
+SEARCH = 6  # seconds of computing for two mistakes at once
+NEAR = 50  # tolerances within which no other pair may come
 
 
 def name_mistake(
@@ -42,6 +46,34 @@ def matching(mistakes: list[Mistake], known: Expected, outcomes: list[Outcome]) 
     """The first of the mistakes that does on every case what the student's function did, and the variant that does."""
     everywhere = _not_gpu(known)
     return next(((m, v) for m in mistakes if (v := _matching(m, known, outcomes, everywhere))), None)
+
+
+def name_two(known: Expected, outcomes: list[Outcome], comparisons: list[Comparison]) -> tuple[Mistake, Mistake] | None:
+    """The only two mistakes that, made together, do on every case what the student's function did.
+
+    No other pair may come near it. Where results are whole numbers, too many pairs do the same by chance; and running a
+    network of several levels hundreds of times takes too long.
+    """
+    indices = _not_gpu(known)
+    failing = [i for i in indices if comparisons[i].problem]
+    whole = isinstance(known.values[0], int | list)
+    if (
+        whole
+        or known.exercise.given
+        or not failing
+        or any(comparisons[i].problem not in ("", "values", "nan") for i in indices)
+    ):
+        return None
+    indices.sort(key=lambda i: (i not in failing, known.outcome(known.exercise.reference, i).seconds))
+    end, near = time.process_time() + SEARCH, []
+    for one, other, variant in known.pairs:
+        if time.process_time() > end:  # what has been computed by then is there when the check runs again
+            return None
+        if all(known.agrees(outcomes[i], variant, i, NEAR * known.exercise.tolerance) for i in indices):
+            near.append((one, other, variant))
+    if len(near) != 1 or not all(known.agrees(outcomes[i], near[0][2], i) for i in indices):
+        return None
+    return near[0][:2]
 
 
 def _not_gpu(known: Expected) -> list[int]:

@@ -2,11 +2,17 @@
 
 from collections.abc import Callable
 from functools import cache, cached_property
+from itertools import combinations
+from math import inf
 from typing import Any
 
+from ..exercises.catalogue import Variant
+from ..exercises.records import Mistake
 from ..exercises.written import Exercise
 from .comparing import between, same
 from .running import Outcome, run
+
+LONGEST = 5  # seconds of computing for a mistake on a case; two together may never end
 
 
 class Expected:
@@ -26,10 +32,19 @@ class Expected:
         """What the right answer takes to compute on all cases."""
         return sum(self.outcome(self.exercise.reference, i).seconds for i in range(len(self.exercise.cases)))
 
+    @cached_property
+    def pairs(self) -> list[tuple[Mistake, Mistake, Variant]]:
+        """Every two of the mistakes, made together: what they do is computed when it is first asked for."""
+        single = [m for m in self.exercise.mistakes if not m.whole and not m.variants[0].change.startswith("def ")]
+        return [(a, b, a.variants[0].together_with(b.variants[0])) for a, b in combinations(single, 2)]
+
     def outcome(self, function: Callable, i: int) -> Outcome:
         """What the right answer, or a variant of a mistake, does on case i."""
         if (function, i) not in self._outcomes:
-            self._outcomes[function, i] = run(function, self.exercise.cases[i], self.exercise.arguments)
+            seconds = inf if function is self.exercise.reference else LONGEST
+            self._outcomes[function, i] = run(
+                function, self.exercise.cases[i], self.exercise.arguments, seconds=seconds
+            )
         return self._outcomes[function, i]
 
     def agrees(self, outcome: Outcome, variant: Callable, i: int, tolerance: float | None = None) -> bool:

@@ -119,6 +119,8 @@ def verdict(exercise: Exercise, outcomes: list[Outcome], leaned: list[str]) -> V
     mistake, problem = None, None
     if named:
         mistake, text = named[0].id, named[1]
+    elif two := diagnosis.name_two(known, outcomes, comparisons):
+        mistake, text = " and ".join(m.id for m in two), [line for m in two for line in m.says.splitlines()]
     elif passed < n:
         problem, text = diagnosis.locate(known, leaned, outcomes, comparisons)
     else:

@@ -22,7 +22,7 @@ class Variant:
         self, exercise: str, change: str, sources: dict, namespace: dict, place: str, rounded: Iterable[str] = ()
     ):
         self.exercise, self.change, self.place = exercise, change, place
-        self._sources, self._namespace = sources, namespace
+        self._sources, self._namespace, self._rounded = sources, namespace, rounded
         self.versions = [Variant(exercise, f"{change} ; {push}", sources, namespace, place) for push in rounded]
 
     @cached_property
@@ -35,6 +35,11 @@ class Variant:
 
     def __call__(self, *args: Any) -> Any:
         return self.function(*args)
+
+    def together_with(self, other: "Variant") -> "Variant":
+        """Both changes, this one first."""
+        change = f"{self.change} ; {other.change}"
+        return Variant(self.exercise, change, self._sources, self._namespace, self.place, self._rounded)
 
 
 class Catalogue:

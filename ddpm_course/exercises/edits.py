@@ -20,6 +20,7 @@ import ast
 import re
 import textwrap
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 
@@ -27,6 +28,7 @@ class CannotChange(ValueError):
     """A change that does not apply to the text; the message says why."""
 
 
+@cache
 def changed(source: str, change: str, first: int = 0) -> str:
     """The text of a function after one change.
 
@@ -38,7 +40,7 @@ def changed(source: str, change: str, first: int = 0) -> str:
         if match := re.fullmatch(pattern, change, re.DOTALL):
             result = apply(source, *match.groups(), *([first] if apply is _assigned else []))
             try:
-                ast.parse(result)
+                _parsed(result)
             except SyntaxError as error:
                 raise CannotChange(f"{change!r} makes no Python: {error.msg}") from None
             return result
@@ -147,15 +149,22 @@ _KINDS = [
 ]
 
 
+@cache
+def _parsed(source: str) -> ast.Module:
+    """Its tree, which nobody changes: a thousand wrong functions have few texts between them."""
+    return ast.parse(source)
+
+
 def _statements(source: str) -> list[ast.stmt]:
     """Every statement of the function, in the order of the text."""
-    nodes = [node for node in ast.walk(ast.parse(source).body[0]) if isinstance(node, ast.stmt)][1:]
+    nodes = [node for node in ast.walk(_parsed(source).body[0]) if isinstance(node, ast.stmt)][1:]
     return sorted(nodes, key=lambda node: (node.lineno, node.col_offset))
 
 
+@cache
 def _without_docstring(source: str) -> str:
     """The text without it: what it says of `x` is nothing to change."""
-    function = ast.parse(source).body[0]
+    function = _parsed(source).body[0]
     if not isinstance(function, ast.FunctionDef) or ast.get_docstring(function) is None or len(function.body) == 1:
         return source
     lines, text = source.splitlines(keepends=True), function.body[0]
@@ -163,8 +172,8 @@ def _without_docstring(source: str) -> str:
 
 
 def _body(source: str) -> list[ast.stmt]:
-    body = ast.parse(source).body[0].body
-    return body[1:] if ast.get_docstring(ast.parse(source).body[0]) is not None and len(body) > 1 else body
+    body = _parsed(source).body[0].body
+    return body[1:] if ast.get_docstring(_parsed(source).body[0]) is not None and len(body) > 1 else body
 
 
 def _targets(node: ast.stmt) -> list[str]:

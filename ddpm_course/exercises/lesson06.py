@@ -129,11 +129,7 @@ def reverse_variance(schedule, t, s, kind="small"):
 
 def posterior_cases() -> list[Case]:
     plan = [
-        (EIGHT, IMAGES, 6, 5),
-        (EIGHT, IMAGES, 6, 2),
-        (EIGHT, IMAGES, 8, 7),
-        (EIGHT, IMAGES, 1, 0),
-        (EIGHT, IMAGES, 4, 0),
+        *((EIGHT, IMAGES, t, s) for t, s in ((6, 5), (6, 2), (8, 7), (1, 0), (4, 0))),
         (EIGHT, IMAGES, (8, 2, 5), (7, 1, 4)),
         (EIGHT, IMAGES, (8, 7, 4), (3, 2, 0)),
         (EIGHT, (4, 1, 3, 4), (5, 2, 8, 3), (2, 1, 7, 1)),  # as many images as columns
