@@ -148,18 +148,15 @@ def left_behind(known: Expected, outcomes: list[Outcome], right: bool) -> list[s
         changed.setdefault(how, []).append(name)
     text = [CHANGED[how].format(_quoted(names)) for how, names in changed.items()]
     text += [LEFT[name] for name in LEFT if any(name in outcome.left for outcome in outcomes)]
-    if right and not text:
-        for i, outcome in enumerate(outcomes):
-            states = known.outcome(known.exercise.reference, i).states
-            for name, state in outcome.states.items():
-                if complaint := _state_complaint(name, state, states[name]):
-                    idle = all(name in outcome.unused for outcome in outcomes)
-                    return (
-                        [f"It never draws from the `{name}` it is given, but from another one."]
-                        if idle
-                        else [complaint]
-                    )
-    return text
+    if text or not right:
+        return text
+    for i, outcome in enumerate(outcomes):
+        states = known.outcome(known.exercise.reference, i).states
+        for name, state in outcome.states.items():
+            if complaint := _state_complaint(name, state, states[name]):
+                idle = isinstance(state, bytes) and all(name in outcome.unused for outcome in outcomes)
+                return [f"It never draws from the `{name}` it is given, but from another one." if idle else complaint]
+    return []
 
 
 def _state_complaint(name: str, got: Any, want: Any) -> str | None:

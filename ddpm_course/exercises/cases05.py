@@ -69,7 +69,14 @@ def training_cases() -> list[Case]:
     cases = []
     for seed, (kind, lr, shape, t, betas) in enumerate(plan):
         net, optimizer = learner(kind, lr)
-        args = (net, betas, optimizer, normal(shape, 70 + seed), torch.tensor(t), normal(shape, 80 + seed))
+        args = (
+            net,
+            betas,
+            optimizer,
+            normal(shape, 70 + seed),
+            torch.tensor(t, device="cpu"),
+            normal(shape, 80 + seed),
+        )
         label = f"x_0 of shape {shape}, {kind.__name__}"
         facts = {
             "for images": len(shape) == 4,
