@@ -12,6 +12,7 @@ import typed
 from torch.utils._pytree import tree_map_only
 
 from ddpm_course import checks
+from ddpm_course.classroom.grading.unseen import unseen
 
 FILES = sorted(typed.FOLDER.glob("*.answers"))
 ANSWERS = [answer for path in FILES for answer in typed.read(path)]
@@ -32,6 +33,25 @@ def test_every_exercise_has_right_and_wrong_answers_of_its_own(check):
     right = [answer for answer in own if answer.verdict == "right"]
     named = {answer.name for answer in own if answer.verdict == "wrong"}
     assert len(right) >= 2 and len(named) >= min(8, len(check.mistakes))
+
+
+RIGHT = [answer for answer in ANSWERS if answer.verdict == "right"]
+
+
+@pytest.mark.parametrize("answer", RIGHT, ids=str)
+def test_a_right_answer_is_right_on_inputs_that_nobody_has_seen(answer):
+    """Which the report asks for as well, so that a table of results is no answer."""
+    exercise = getattr(checks, answer.exercise).exercise
+    verdict = checks.judge.check(unseen(exercise, 1), answer.function())
+    assert verdict.solved, verdict
+
+
+@EVERY_CHECK
+def test_inputs_that_nobody_has_seen_have_other_results(check):
+    seen, other = check.exercise, unseen(check.exercise, 1)
+    known = [outcome.value for outcome in checks.judge.attempts(seen, seen.reference, 60)]
+    table = iter(known)
+    assert not checks.judge.check(other, lambda *args: next(table)).solved
 
 
 # ---- the solutions in other clothes

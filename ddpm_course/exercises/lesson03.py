@@ -246,6 +246,7 @@ def length_cases() -> list[Case]:
     length_cases,
     first="make the T linear betas, multiply them by 1000/T, and look at the largest for T = 10.",
     tolerance=1e-6,
+    free=("T",),
 )
 def rescaled_betas(T):
     """The linear betas for any T, scaled to destroy as much signal as 1000 steps do.
@@ -325,6 +326,7 @@ def score(alpha_bars: Tensor, case: Case) -> str | None:
     first="which log-SNR should step 1 have, and which step T? Space the rest evenly and turn log-SNR into ᾱ.",
     tolerance=1e-6,
     aim=Aim(is_table, fault, score),
+    free=("T",),
 )
 def my_alpha_bars(T):
     """A schedule of your own, for any number of steps.

@@ -23,6 +23,7 @@ from .written import exercise
     embedding_cases,
     first="make the dim / 2 frequencies, then the angles t * frequency of shape (B, dim / 2).",
     tolerance=1e-3,
+    free=("t",),
 )
 def sinusoidal_embedding(t, dim):
     """Codes for t: cosines, then sines, of t at dim / 2 frequencies.
@@ -120,6 +121,7 @@ def transposed_convolution(x, kernel, stride):
     "4.5",
     width_cases,
     first="go down first, with a list: write down the channels of every map that is kept, from the stem's on.",
+    free=("widths",),
 )
 def skip_channels(widths, blocks):
     """The number of input channels of every block on the way up, in the order they run.

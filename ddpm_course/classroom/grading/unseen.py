@@ -35,6 +35,8 @@ def _other(case: Case, exercise: Exercise, seed: int) -> Case:
         if isinstance(value, Tensor) and value.dtype == torch.uint8:
             return (value.int() + dice.randrange(1, 255)).remainder(256).byte()
         if isinstance(value, Tensor) and value.is_floating_point():
+            if ((level := (value + 1) * 127.5) - level.round()).abs().max() < 1e-3:  # the 256 values of pixels
+                return -value
             within = ((value >= 0) & (value <= 1)).all()  # shares and tables of them, of which a power is one as well
             return value ** dice.uniform(0.8, 0.98) if within else value * dice.uniform(0.8, 0.98)
         if isinstance(value, float):
@@ -42,7 +44,7 @@ def _other(case: Case, exercise: Exercise, seed: int) -> Case:
         if isinstance(value, list | tuple) and (free or all(isinstance(entry, Tensor) for entry in value)):
             return type(value)(new(entry, free) for entry in value)
         if free and isinstance(value, int | Tensor):
-            return value + dice.randrange(1, 9)
+            return value + 8 * dice.randrange(1, 9)  # widths of networks are multiples of 8
         return value
 
     args = (new(value, name in exercise.free) for name, value in zip(exercise.arguments, case.args, strict=False))
