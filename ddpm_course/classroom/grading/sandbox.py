@@ -23,7 +23,6 @@ from functools import cache
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parents[2]  # ddpm_course
-ASSETS = next(folder for folder in (PACKAGE / "assets", PACKAGE.parent / "assets") if folder.is_dir())
 OWN, COURSE = "/tmp/own", "/course"  # where a confined program works, and where it finds the package
 OWN_SIZE = 64 << 20  # bytes
 IMAGE = "ddpm-course"
@@ -75,7 +74,7 @@ async def program(kind: str, course: Path, *arguments: str) -> AsyncIterator[Pro
 
 
 def without_solutions(folder: Path) -> Path:
-    """Copy the package into a folder, with a stub in the place of every solution and without the mistakes."""
+    """Copy package and assets into a folder, with a stub in the place of every solution, and no mistakes."""
     from ...exercises import EXERCISES
 
     ignored = shutil.ignore_patterns("*.mistakes", "__pycache__", "assets", "pages")
@@ -84,14 +83,15 @@ def without_solutions(folder: Path) -> Path:
         path = folder / "ddpm_course" / "exercises" / f"lesson{exercise.lesson}.py"
         text = path.read_text(encoding="utf-8").replace(exercise.source, exercise.stub)
         path.write_text(text, encoding="utf-8")
-    if not (folder / "assets").exists():
-        (folder / "assets").symlink_to(ASSETS)
+    shutil.copytree(
+        next(place for place in (PACKAGE / "assets", PACKAGE.parent / "assets") if place.is_dir()), folder / "assets"
+    )
     return folder
 
 
-def why_not(kind: str, course: Path = PACKAGE.parent) -> str | None:
+def why_not(kind: str) -> str | None:
     """What keeps programs from being confined in this way here, and what to do; tried by running one."""
-    command = _container(kind, f"submission-{secrets.token_hex(8)}") if kind != "bubblewrap" else _bubblewrap(course)
+    command = _container(kind, f"submission-{secrets.token_hex(8)}") if kind != "bubblewrap" else _bubblewrap(PACKAGE)
     python = "python" if kind != "bubblewrap" else sys.executable
     try:
         with _filter_file() as filter:
@@ -150,28 +150,18 @@ def _container(kind: str, name: str) -> list[str]:
 def _bubblewrap(course: Path) -> list[str]:
     """The command up to the filter and the program. What comes later lies on top of what came before."""
     line = ["bwrap", "--unshare-all", "--unshare-user", "--disable-userns", "--die-with-parent", "--new-session"]
-    line += [
-        "--cap-drop",
-        "ALL",
-        "--clearenv",
-        "--hostname",
-        "submission",
-    ]  # a child of root would undo a read-only bind
+    # a child of root would otherwise undo a read-only bind
+    line += ["--cap-drop", "ALL", "--clearenv", "--hostname", "submission"]
     for place in _readable():
         line += ["--ro-bind", place, place]
+        if Path(place, "ddpm_course").is_dir():  # an installed one has solutions
+            line += ["--tmpfs", f"{place}/ddpm_course", "--remount-ro", f"{place}/ddpm_course"]
     for place in ("/bin", "/lib", "/lib64", "/sbin"):  # links into /usr on most systems
         if os.path.islink(place):
             line += ["--symlink", os.readlink(place), place]
         elif os.path.isdir(place):
             line += ["--ro-bind", place, place]
-    line += [
-        "--ro-bind",
-        str(course / "ddpm_course"),
-        f"{COURSE}/ddpm_course",
-        "--ro-bind",
-        str(ASSETS),
-        f"{COURSE}/assets",
-    ]
+    line += ["--ro-bind", str(course), COURSE]
     line += ["--proc", "/proc", "--dev", "/dev", "--remount-ro", "/dev"]  # /dev and /dev/shm would have no bounds
     line += ["--size", str(OWN_SIZE), "--tmpfs", OWN, "--chdir", OWN]
     for found in _fonts():  # looking for fonts takes seconds
@@ -243,3 +233,7 @@ def _filter_file() -> Iterator[int]:
         file.write(filter_program(os.uname().machine))
         file.seek(0)
         yield file.fileno()
+
+
+if __name__ == "__main__":  # for the Containerfile
+    without_solutions(Path(sys.argv[1]))

@@ -26,6 +26,9 @@ def unseen(exercise: Exercise, seed: int) -> Exercise:
 
 def _other(case: Case, exercise: Exercise, seed: int) -> Case:
     dice = random.Random(f"{seed} {case.label}")
+    mirrored = any(
+        map(_of_pixels, case.args)
+    )  # whose values are 256, and which belong to means and distances beside them
 
     def new(value: Any, free: bool) -> Any:
         if isinstance(value, Betas):
@@ -35,7 +38,7 @@ def _other(case: Case, exercise: Exercise, seed: int) -> Case:
         if isinstance(value, Tensor) and value.dtype == torch.uint8:
             return (value.int() + dice.randrange(1, 255)).remainder(256).byte()
         if isinstance(value, Tensor) and value.is_floating_point():
-            if ((level := (value + 1) * 127.5) - level.round()).abs().max() < 1e-3:  # the 256 values of pixels
+            if mirrored and value.min() < 0:
                 return -value
             within = ((value >= 0) & (value <= 1)).all()  # shares and tables of them, of which a power is one as well
             return value ** dice.uniform(0.8, 0.98) if within else value * dice.uniform(0.8, 0.98)
@@ -49,3 +52,11 @@ def _other(case: Case, exercise: Exercise, seed: int) -> Case:
 
     args = (new(value, name in exercise.free) for name, value in zip(exercise.arguments, case.args, strict=False))
     return replace(case, args=tuple(args), facts={})
+
+
+def _of_pixels(value: Any) -> bool:
+    """Is it a tensor of the values that bytes have in [-1, 1]?"""
+    if not isinstance(value, Tensor) or not value.is_floating_point() or value.min() >= 0:
+        return False
+    level = (value + 1) * 127.5
+    return bool((level - level.round()).abs().max() < 1e-3)
