@@ -47,7 +47,7 @@ WAYS_OUT = {
     "attributes of a file": "os.setxattr(outside + '/ada.ipynb', 'user.x', b'x') is None",
     "permissions of the package": "os.chmod(package, 0o755) is None",
     "write in the package": "Path(package, 'x').write_text('x') and Path(package, 'x').unlink() is None",
-    "read the clone": "Path(package, '..', 'README.md').read_text()",
+    "read the clone": "Path(clone, 'README.md').read_text()",
     "a large file": "Path('large').write_bytes(bytes(65 << 20))",
     "a file in shared memory": "Path('/dev/shm/x').write_text('x') and Path('/dev/shm/x').unlink() is None",
     "memory of no process": "os.memfd_create('x')",
@@ -66,7 +66,7 @@ REFUSALS |= {"ConnectionRefusedError", "NotADirectoryError"}
 TRY = """
 import ctypes, fcntl, json, os, resource, socket, subprocess, threading
 from pathlib import Path
-port, outside, parent, package, ways = FACTS
+port, outside, parent, clone, package, ways = FACTS
 package = package or next(iter(__import__("ddpm_course").__path__))
 system = ctypes.CDLL(None, use_errno=True)
 
@@ -89,7 +89,8 @@ def trying(server: socket.socket, outside: Path, ways: dict[str, str], package: 
         save(outside / name, "somebody else's")
     number = {"x86_64": "250", "aarch64": "219"}[os.uname().machine]
     ways = {name: way.replace("NUMBER", number) for name, way in ways.items()}
-    facts = (server.getsockname()[1], str(outside), os.getpid(), package and str(package), ways)
+    clone = str(outside.parent / "clone")
+    facts = (server.getsockname()[1], str(outside), os.getpid(), clone, package and str(package), ways)
     return TRY.replace("FACTS", repr(facts))
 
 
