@@ -1,23 +1,30 @@
 """Images: the bundled ones, data sets from the Hugging Face hub, and your own folder (lessons 00 and 07).
 
-Everything is read with `datasets` and comes back as uint8, (N, C, H, W), with int64 labels. A network sees
-floats in [-1, 1]: `pixels` goes there and back.
+Everything comes back as uint8, (N, C, H, W), with int64 labels. A network sees floats in [-1, 1]: `pixels` goes there
+and back. Pictures are decoded one at a time while they are read, so that only their pixels stay in memory.
 """
 
-import io
+import math
 import os
 import threading
 import urllib.error
 import urllib.request
+import warnings
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
 from torch import Tensor
 
+from .arguments import whole
+from .folders import SPLITS, LeftOut, arrange, class_numbers, kinds_left_out, label_column, list_files, not_read, shown
+from .parquet import Picture, find_tables, labels_in, picture_in, pictures_in
+from .pictures import open_picture
 from .pixels import to_uint8, to_unit_range  # noqa: F401 - the lessons import them from here
 
 if TYPE_CHECKING:
@@ -33,57 +40,108 @@ HUB = {  # repository, column with the image, rows to read unless asked otherwis
     "cifar10": ("uoft-cs/cifar10", None),
     "celeba": ("nielsr/CelebA-faces", 10_000),
 }
+MOST_BYTES = 4 * 2**30  # of pixels, unless `limit` asks for more
+LARGEST_SIZE = 4096
+
+
+class Rows(NamedTuple):
+    """The pictures of one split, neither read nor decoded yet."""
+
+    count: int
+    pictures: Iterable[Picture]
+    classes: dict  # {label as it stands there: class}; empty where there are no labels
 
 
 def load_images(
     name: str | Path = "bundled", split: str = "train", *, size: int | None = None, limit: int | None = None
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor | None]:
     """Read images and labels.
 
     name:    "bundled" (24,000 Fashion-MNIST images, 4,000 for testing); "fashion_mnist", "mnist", "cifar10" or
              "celeba" from the Hugging Face hub; or the path of a folder with images, in subfolders named after
              their classes or not, or with Parquet files laid out as the hub's are
-    split:   "train" or "test"; a folder of images without such subfolders has "train" alone
-    size:    resize the shorter side to this and crop the centre; needed where the images differ in size
+    split:   "train", "test" or "validation"; a folder of images without such subfolders has "train" alone
+    size:    crop the largest square in the centre and resize it to this; needed where the images differ in size
     limit:   read this many rows at most (celeba: 10,000 unless given)
-    returns  images (N, C, H, W) uint8 and labels (N,) int64, all 0 where the data has none
-    raises   ValueError for an unknown name or split, or sizes that differ with no size given;
-             ConnectionError, in one sentence, if the hub cannot be reached and nothing is cached
+    returns  images (N, C, H, W) uint8 and labels (N,) int64, or None for the labels where the data has none; where
+             some images have a label, those without are left out. For a folder, one line says what was read
+    raises   ValueError for an unknown name or split, sizes that differ with no size given, or more pixels than 4 GB
+             with no limit given; ConnectionError, in one sentence, if the hub cannot be reached and nothing is cached
     """
+    size = size if size is None else whole("size", size, 1, LARGEST_SIZE)
+    limit = limit if limit is None else whole("limit", limit, 1)
+    if not isinstance(name, str | Path):
+        raise ValueError(f"name must be text or a path, got {name!r}")
+    left_out = defaultdict(list)
     if name == "bundled":
-        rows, column = _from_folder(ASSETS / "fashion_mnist", split, limit)
-    elif name in HUB:
+        return _decode(_from_folder(ASSETS / "fashion_mnist", split, left_out)[0], size, limit, left_out)
+    if name in HUB:
         repository, default_limit = HUB[name]
-        rows, column = _from_hub(name, repository, split, limit or default_limit)
-    elif Path(name).expanduser().is_dir():
-        rows, column = _from_folder(Path(name).expanduser(), split, limit)
-    else:
-        raise ValueError(f"{name!r} is neither a folder nor one of: bundled, {', '.join(HUB)}")
-    return _decode(rows, column, size)
+        limit = limit or default_limit
+        images, labels = _decode(_from_hub(name, repository, split, limit), size, limit, left_out)
+        if left_out:
+            print(f"{name}: {len(images):,} pictures{not_read(left_out)}")
+        return images, labels
+    folder = Path(os.path.expanduser(name))
+    if not str(name) or not os.path.isdir(folder):
+        if os.path.isfile(folder):
+            raise ValueError(f"{shown(folder)} is a file: give the folder that it lies in")
+        raise ValueError(f"{shown(repr(name))} is neither a folder nor one of: bundled, {', '.join(HUB)}")
+    rows, counts = _from_folder(folder, split, left_out)
+    images, labels = _decode(rows, size, limit, left_out)
+    print(_summary(folder, split, rows, counts, images, labels) + not_read(left_out))
+    return images, labels
 
 
 def load_photo() -> Tensor:
     """(3, H, W) uint8: the bundled photograph; assets/README.md says whose it is."""
-    return torch.from_numpy(_open(ASSETS / "photo.png", size=None)).permute(2, 0, 1)
+    return torch.from_numpy(open_picture(ASSETS / "photo.png", size=None).copy())
 
 
-def _from_folder(folder: Path, split: str, limit: int | None) -> tuple[list[dict], str]:
-    """Rows of one split of a local folder, as `datasets` finds them, and the column of the images."""
-    import datasets  # takes a second, which what reads no images need not pay
+def _summary(
+    folder: Path, split: str, rows: Rows, counts: dict[str, int], images: Tensor, labels: Tensor | None
+) -> str:
+    """ "cars: 12 pictures of 'train' (of 12), 3 classes (bus, car, train); other splits: test (4)"."""
+    text = f"{shown(folder)}: {len(images):,} pictures of {split!r} (of {rows.count:,}), "
+    if labels is None:
+        text += "no labels"
+    else:
+        there = set(labels.tolist())
+        names = list(dict.fromkeys(shown(label) for label, number in rows.classes.items() if number in there))
+        listed = ", ".join(names[:10]) + (", …" if len(names) > 10 else "")
+        text += f"{len(there):,} class{'' if len(there) == 1 else 'es'} ({listed})"
+    others = ", ".join(f"{other} ({count:,})" for other, count in counts.items() if other != split)
+    return text + (f"; other splits: {others}" if others else "")
 
-    datasets.disable_progress_bars()
-    try:
-        found = datasets.load_dataset(str(folder))
-    except FileNotFoundError as e:  # the errors that `datasets` has of its own for this are such, too
-        raise ValueError(f"no images or Parquet files found in {folder}") from e
-    if split not in found:
-        raise ValueError(f"{folder} has no split {split!r}, only: {', '.join(found)}")
-    return _rows(found[split], limit)
+
+def _from_folder(folder: Path, split: str, left_out: LeftOut) -> tuple[Rows, dict[str, int]]:
+    """One split of a folder, and how many pictures each split has. Where there is Parquet, it is what counts."""
+    files = list_files(folder, left_out)
+    tables = find_tables(files, left_out)
+    if tables:
+        counts = {name: sum(table.rows for table in parts) for name, parts in tables.items()}
+    else:
+        splits, classes = arrange(files, left_out)
+        counts = {name: len(pictures) for name, pictures in splits.items()}
+    kinds_left_out(files, left_out, tables=bool(tables))
+    if not any(counts.values()):
+        raise ValueError(f"no images or Parquet files found in {shown(folder)}{not_read(left_out)}")
+    split = SPLITS.get(split, split)
+    if split not in counts:
+        raise ValueError(f"{shown(folder)} has no split {split!r}, only: {', '.join(counts)}")
+    if tables:
+        labels = {name: labels_in(parts) for name, parts in tables.items()}
+        classes, there = class_numbers(set().union(*labels.values())), labels[split]
+        pictures = pictures_in(tables[split], files, left_out)
+    else:
+        there = {label for _, label in splits[split] if isinstance(label, str | int | float)}
+        pictures = ((name, files[name], label) for name, label in splits[split])
+    return Rows(counts[split], pictures, classes if there & set(classes) else {}), counts
 
 
-def _from_hub(name: str, repository: str, split: str, limit: int | None) -> tuple[list[dict], str]:
-    """Rows of a data set on the hub, of its cached copy where the hub is out of reach; and the column of the images."""
-    import datasets
+def _from_hub(name: str, repository: str, split: str, limit: int | None) -> Rows:
+    """One split of a data set on the hub, or of its cached copy where the hub is out of reach."""
+    import datasets  # takes a second, which what reads no images of the hub need not pay
 
     datasets.disable_progress_bars()
     datasets.logging.set_verbosity_error()  # that a cached copy is used is what was asked for: no warning
@@ -127,63 +185,72 @@ def hub_reachable(endpoint: str) -> bool:
     return bool(answers)
 
 
-def _rows(dataset: "datasets.Dataset | datasets.IterableDataset", limit: int | None) -> tuple[list[dict], str]:
-    """The first `limit` rows with their images as files, not decoded yet, and the column that these are in."""
+def _rows(dataset: "datasets.Dataset | datasets.IterableDataset", limit: int | None) -> Rows:
+    """The first `limit` rows with their images as files, not decoded yet."""
     features = dataset.features or {}
     column = next((name for name, feature in features.items() if type(feature).__name__ == "Image"), None)
     if column is None:
         raise ValueError(f"no column of images was found, only: {', '.join(features) or 'nothing'}")
     dataset = dataset.cast_column(column, replace(features[column], decode=False))
     if not hasattr(dataset, "__len__"):  # it streams
-        return list(dataset.take(limit)), column
-    return dataset.with_format("arrow")[:limit].to_pylist(), column  # all at once: four times as fast as row by row
+        rows = list(dataset.take(limit))
+    else:
+        rows = dataset.with_format("arrow")[:limit].to_pylist()  # all at once: four times as fast as row by row
+    label = label_column(features, [name for name, kind in features.items() if type(kind).__name__ == "ClassLabel"])
+    pictures = [picture_in(row[column], f"row {i}", row.get(label)) for i, row in enumerate(rows)]
+    return Rows(len(rows), pictures, class_numbers(label for *_, label in pictures))
 
 
-def _decode(rows: list[dict], column: str, size: int | None) -> tuple[Tensor, Tensor]:
-    """Decode one image at a time: a corrupt one is skipped and named, and the rest still comes."""
-    if not rows:
+def _decode(rows: Rows, size: int | None, limit: int | None, left_out: LeftOut) -> tuple[Tensor, Tensor | None]:
+    """Decode one picture at a time: whatever is wrong with one costs that one, and the rest still comes."""
+    if not rows.count:
         raise ValueError("the data set is empty")
-    images, labels, corrupt = [], [], []
-    for i, row in enumerate(rows):
-        file, name = row[column], row[column]["path"] or f"row {i}"
-        try:
-            images.append(_open(io.BytesIO(file["bytes"]) if file["bytes"] else file["path"], size))
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as e:  # no image, or one cut short
-            corrupt.append((Path(name).name, e))
-            continue
-        labels.append(row.get("label") or 0)
-    if corrupt:
-        names = ", ".join(name for name, _ in corrupt[:5]) + (", …" if len(corrupt) > 5 else "")
-        print(f"skipped {len(corrupt)} of {len(corrupt) + len(images)} files that could not be read as images: {names}")
-    if not images:
-        raise ValueError("none of the files could be read as an image")
-
-    channels = max(image.shape[2] for image in images)  # one colour picture makes the whole set a colour set
-    sizes = {image.shape[:2] for image in images}
+    images, labels, sizes = None, [], set()
+    most = min(rows.count, limit or rows.count)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's, about one picture or another
+        for name, file, label in islice(_labelled(rows, left_out), most):
+            try:
+                image = open_picture(file, size)
+            except Exception:  # decoders raise everything, MemoryError included
+                left_out["could not be read as images"].append(name)
+                continue
+            sizes.add(image.shape[1:])
+            if len(sizes) > 1:
+                continue  # only counted: it ends in a sentence
+            if images is None:
+                images = _room(most, image.shape, limit)
+            elif len(image) > images.shape[1]:  # one colour picture makes the whole set a colour set
+                grey, images = images, _room(most, image.shape, limit)
+                images[: len(labels)] = grey[: len(labels)]
+            images[len(labels)] = image
+            labels.append(rows.classes.get(label))
     if len(sizes) > 1:
         raise ValueError(f"the images have {len(sizes)} different sizes; say size=32, for instance, to make them equal")
-    pixels = np.stack([np.broadcast_to(image, (*image.shape[:2], channels)) for image in images])  # (N, H, W, C)
-    return torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous(), torch.tensor(labels, dtype=torch.int64)
+    if images is None:
+        raise ValueError(f"none of the files could be read as an image{not_read(left_out)}")
+    images = torch.from_numpy(images[: len(labels)])
+    return images, torch.tensor(labels, dtype=torch.int64) if rows.classes else None
 
 
-def _open(file: io.BytesIO | str | Path, size: int | None) -> np.ndarray:
-    """(H, W, C) uint8: one channel for a grey picture of any depth, three for any other; white where transparent."""
-    image = Image.open(file)
-    ImageOps.exif_transpose(image, in_place=True)
-    if image.mode.startswith(("I", "F")):  # deep grey: Pillow would clip it, not scale it
-        values = np.asarray(image).astype(np.float32)
-        # 16 bits; floats have no agreed white
-        white = 65535.0 if image.mode.startswith("I") else max(values.max(), 1.0)
-        image = Image.fromarray((values / white * 255).round().clip(0, 255).astype(np.uint8))
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        rgba = image.convert("RGBA")
-        grey = image.mode in ("1", "L", "LA")
-        image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("L" if grey else "RGB")
-    if image.mode not in ("L", "RGB"):
-        image = image.convert("L" if image.mode == "1" else "RGB")
-    if size is not None:
-        from torchvision.transforms.v2 import functional as TF  # takes two seconds to import
+def _labelled(rows: Rows, left_out: LeftOut) -> Iterator[Picture]:
+    """All rows where no row has a label, else those that have one that is a class."""
+    for name, file, label in rows.pictures:
+        if rows.classes and (isinstance(label, list | dict) or label not in rows.classes):
+            left_out["without a class"].append(name if label is None else f"{name}: {label!r}")
+        else:
+            yield name, file, label
 
-        image = TF.center_crop(TF.resize(image, size), size)
-    pixels = np.array(image)
-    return pixels[:, :, None] if pixels.ndim == 2 else pixels
+
+def _room(count: int, shape: tuple[int, ...], limit: int | None) -> np.ndarray:
+    """(count, C, H, W) uint8, not filled yet: the system gives memory as it is written."""
+    total = count * math.prod(shape)
+    try:
+        if limit is not None or total <= MOST_BYTES:
+            return np.empty((count, *shape), np.uint8)
+    except (MemoryError, ValueError):
+        pass
+    raise ValueError(
+        f"{count:,} pictures of {shape[2]}×{shape[1]} take {total / 2**30:.1f} GB of memory: say size=64, for "
+        f"instance, for smaller ones, or limit={max(1, MOST_BYTES // math.prod(shape) // 2)} for fewer"
+    )

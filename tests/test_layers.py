@@ -21,7 +21,7 @@ LAYERS = [
     "training",
     *("losses", "bound", "samplers", "metrics", "classifier", "toy", "data"),
     *("unet", "blocks", "diffusion", "schedules"),
-    *("nets", "files", "colab", "pixels", "modes"),
+    *("nets", "pictures", "parquet", "folders", "files", "colab", "pixels", "modes", "arguments"),
 ]
 
 

@@ -12,6 +12,7 @@ import argparse
 import shlex
 import sys
 import tempfile
+from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
 
 import torch
@@ -63,8 +64,11 @@ def main() -> None:
             args.out.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=args.out.parent):
                 pass
-        images, labels = load_images(args.data, size=args.size)
-        classes = None if args.unconditional or labels.max() == 0 else int(labels.max()) + 1
+        with nullcontext() if Team.join().leads else redirect_stdout(None):  # one process says what was read
+            images, labels = load_images(args.data, size=args.size)
+        classes = None if args.unconditional or labels is None or labels.max() == 0 else int(labels.max()) + 1
+        if not classes and not args.unconditional and Team.join().leads:
+            print(f"training without labels: the data has {'none' if labels is None else 'one class'}", flush=True)
         torch.manual_seed(args.seed)
         net = UNet(
             images.shape[1], args.widths, blocks=args.blocks, patch=args.patch, dropout=args.dropout,
