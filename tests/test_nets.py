@@ -1,4 +1,4 @@
-"""What wraps a network: guidance, mixed precision, evaluation mode; and what the core does not import."""
+"""What wraps a network: guidance, mixed precision, evaluation mode."""
 
 import pytest
 import torch
@@ -72,12 +72,6 @@ def test_mixed_precision_casts_products_only_and_forwards_labels_and_x_self(dtyp
     assert net.weight.dtype == torch.float32
     function = MixedPrecision(lambda x, t, y: x @ x.T, dtype)  # one that knows no x_self is not given it
     assert not function.self_condition and function(x, T, y).dtype == (dtype or torch.float32)
-
-
-def test_importing_the_core_does_not_wait_for_datasets():
-    python(
-        "-c", "import sys; from ddpm_course import metrics, samplers, training; assert 'datasets' not in sys.modules"
-    )
 
 
 def test_the_judge_is_still_trained_by_its_old_name():

@@ -57,9 +57,15 @@ def test_every_import_of_the_package_is_declared():
             assert not others, f"{path.name}, line {node.lineno}: {others}"
 
 
-def test_importing_the_package_alone_is_quick_and_an_editable_install_reads_the_clone():
-    modules, heavy = "ddpm_course.lab, ddpm_course.classroom.__main__", "torch datasets matplotlib nbgrader nbformat"
-    script = f"import {modules}, sys; print({set(heavy.split())} & sys.modules.keys(), ddpm_course.__file__)"
+LIGHT = {  # modules, and what they do not wait for
+    "lab, ddpm_course.classroom.__main__": {"torch", "datasets", "matplotlib", "nbgrader", "nbformat"},
+    "checks, ddpm_course.training, ddpm_course.metrics": {"datasets", "torchvision", "IPython", "matplotlib"},
+}
+
+
+@pytest.mark.parametrize("modules", LIGHT)
+def test_importing_is_quick_and_an_editable_install_reads_the_clone(modules):
+    script = f"import ddpm_course.{modules}, sys; print({LIGHT[modules]} & sys.modules.keys(), ddpm_course.__file__)"
     assert python("-c", script, cwd=ROOT.parent) == f"set() {ROOT / 'ddpm_course' / '__init__.py'}\n"
 
 

@@ -24,7 +24,8 @@ def histograms(
     figure, ax = plt.subplots(figsize=(7.5, 3.2))
     for i, (name, values) in enumerate(samples.items()):
         look = {"histtype": "step", "linestyle": DASHES[i - 1]} if i else {"histtype": "stepfilled", "alpha": 0.35}
-        ax.hist(values.flatten().numpy(), bins, range, density=True, label=name, color=COLORS[i], linewidth=1.8, **look)
+        look |= {"label": name, "color": COLORS[i], "linewidth": 1.8}
+        ax.hist(values.flatten().numpy(), bins, range=range, density=True, **look)
     if curve is not None:
         ax.plot(curve[0], curve[1], "k--", linewidth=1.3, label=curve[2])
     ax.set(xlabel=xlabel, ylabel="density")
