@@ -224,7 +224,7 @@ def _decode(rows: Rows, size: int | None, limit: int | None, left_out: LeftOut) 
                 grey, images = images, _room(most, image.shape, limit)
                 images[: len(labels)] = grey[: len(labels)]
             images[len(labels)] = image
-            labels.append(rows.classes.get(label))
+            labels.append(rows.classes[label] if rows.classes else 0)
     if len(sizes) > 1:
         raise ValueError(f"the images have {len(sizes)} different sizes; say size=32, for instance, to make them equal")
     if images is None:

@@ -11,7 +11,7 @@ import os
 import posixpath
 import re
 import stat
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -29,9 +29,9 @@ LeftOut = defaultdict[str, list[str]]  # {why: names of what was not read}
 
 def list_files(folder: Path, left_out: LeftOut) -> dict[str, Path]:
     """{name below the folder: path} of the files in it, sorted; links are followed, each folder is entered once."""
-    files, entered, folders, links = {}, set(), [folder], []
+    files, entered, folders, links = {}, set(), deque([folder]), deque()
     while folders or links:
-        here = folders.pop() if folders else links.pop()  # links come last: what is in the folder itself goes first
+        here = (folders or links).popleft()  # links come last: what is in the folder itself goes first
         name = here.relative_to(folder).as_posix()
         try:
             status = here.stat()
@@ -39,7 +39,7 @@ def list_files(folder: Path, left_out: LeftOut) -> dict[str, Path]:
                 left_out["a link to a folder that was read already"].append(name)
                 continue
             entered.add((status.st_dev, status.st_ino))
-            inside = sorted(os.scandir(here), key=lambda entry: entry.name, reverse=True)
+            inside = sorted(os.scandir(here), key=lambda entry: entry.name)
         except OSError:
             left_out["a folder that cannot be opened"].append(name)
             continue
