@@ -181,12 +181,7 @@ def test_the_budget_the_learning_rate_and_the_average_follow_every_step(trained,
     assert "2.0 steps/s: 0.5 minutes are 60 steps\n" in out and "trained 60 steps, loss " in out
 
 
-ERRORS = [
-    RuntimeError("on two devices\nand more"),
-    TypeError("no NumPy"),
-    ValueError("t is here"),
-    NotImplementedError(),
-]
+ERRORS = RuntimeError("two devices\nand more"), TypeError("no NumPy"), ValueError("t is here"), NotImplementedError()
 
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)

@@ -104,13 +104,8 @@ def test_the_process_and_the_cases_are_as_they_were():
         return x0
 
     def state():
-        return (
-            traces.random_state(),
-            torch.is_grad_enabled(),
-            torch.get_default_dtype(),
-            np.geterr(),
-            torch.get_num_threads(),
-        )
+        modes = torch.is_grad_enabled(), torch.get_default_dtype(), torch.get_num_threads()
+        return traces.random_state(), np.geterr(), *modes
 
     before = state()
     for function in (vandal, right, wrong):

@@ -3,7 +3,6 @@
 import os
 import re
 import runpy
-import subprocess
 import sys
 import textwrap
 from pathlib import Path
@@ -86,25 +85,15 @@ def text():
 # ---- what goes in
 
 
-def test_all_together_are_a_file_in_the_courses_order_that_works_without_the_package(shell, capsys):
+def test_all_together_are_a_file_in_the_courses_order_that_names_no_package(shell, capsys):
     for i, name in enumerate(CELLS, 1):
         assert f"{i} function{'s' * (i > 1)} of yours" in solve(shell, name)
-    code = """
-import sys
-sys.modules["ddpm_course"] = None
-sys.path.insert(0, ".")
-import torch
-import my_ddpm as m
-schedule = m.Schedule(torch.linspace(0.01, 0.5, 20))
-x = torch.randn(4, 1, 8, 8)
-assert m.diffuse(schedule, x, torch.Generator().manual_seed(0)).shape == (21, 4, 1, 8, 8)
-t = torch.tensor([0, 1, 10, 20])
-assert torch.allclose(m.q_sample(schedule, x, t, 0 * x), schedule.alpha_bar[t].sqrt().float()[:, None, None, None] * x)
-assert m.merge_noises(3.0, 4.0) == 5 and m.next_variance(1.0, 0.3) == 1
-print([n for n in sys.modules if "ddpm" in n and sys.modules[n]])
-"""
-    done = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True)
-    assert done.returncode == 0 and done.stdout.strip() == "['my_ddpm']", done.stderr
+    mine, x, t = library.execute(text()), torch.randn(4, 1, 8, 8), torch.tensor([0, 1, 10, 20])
+    schedule = mine["Schedule"](torch.linspace(0.01, 0.5, 20))
+    assert mine["diffuse"](schedule, x, torch.Generator().manual_seed(0)).shape == (21, 4, 1, 8, 8)
+    signal = schedule.alpha_bar[t].sqrt().float()[:, None, None, None]
+    assert torch.allclose(mine["q_sample"](schedule, x, t, 0 * x), signal * x)
+    assert mine["merge_noises"](3.0, 4.0) == 5 and mine["next_variance"](1.0, 0.3) == 1
     blocks = re.findall(r"^# >>> \S+ (\w+)( \(given\))?$", text(), re.M)
     in_order = ["q_step", "diffuse", "next_variance", "merge_noises", "q_sample"]
     assert blocks == [("Schedule", " (given)"), *((name, "") for name in in_order)]

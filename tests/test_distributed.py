@@ -3,7 +3,6 @@
 import itertools
 import os
 import re
-import signal
 import sys
 from pathlib import Path
 
@@ -15,9 +14,8 @@ from PIL import Image
 from torch import nn
 from trainings import go, state_in, stop_at, unet, weights
 
-from ddpm_course.training import load_checkpoint, step
+from ddpm_course.training import load_checkpoint
 from ddpm_course.training.devices import Team
-from ddpm_course.training.state import StateFile
 
 
 def go_in_float64(**options):
@@ -76,19 +74,6 @@ def test_processes_train_the_network_that_one_would(tmp_path, alone, processes, 
     assert sorted(p.name for p in tmp_path.iterdir()) == ["state", "state.previous"]
 
 
-@pytest.mark.parametrize("stopped", ["1", "01"])
-def test_a_stop_reaches_all_processes_at_the_same_step(tmp_path, alone, stopped):
-    """Ctrl-C arrives in the second of two processes at step 8, or in both, at steps 7 and 8: both stop at the report, one
-    writes. One process goes on from there."""
-    path = tmp_path / "state"
-    out = torchrun(2, __file__, path, stopped)
-    assert "stopped after 10 steps" in out and out.count("stopped after") == 1
-    assert re.findall(r"worst difference between processes: (\S+)", out) == ["0.0"]
-    assert re.findall(r"^(\d) writes", out, re.M) == ["0"]
-    assert state_in(path)["run"]["step"] == 10
-    assert distance(go_in_float64(checkpoint=path).net, alone.net.state_dict()) < 1e-9
-
-
 def test_the_command_line_under_torchrun(tmp_path):
     """Minutes are planned by the first process for all."""
     (tmp_path / "images").mkdir()
@@ -114,31 +99,9 @@ def test_a_batch_too_small_for_the_processes_is_named(monkeypatch):
         go(batch_size=14)
 
 
-def press_the_button_in(rank, ranks):
-    """The seventh step of this process, the eighth of the next one, is interrupted in its middle; writing is told."""
-    compute, save, calls = step.diffusion_loss, StateFile.save, itertools.count(1)
-
-    def interrupted(*args, **kwargs):
-        if next(calls) == 7 + int(rank) and rank in ranks:
-            signal.raise_signal(signal.SIGINT)
-        return compute(*args, **kwargs)
-
-    def told(self, state):
-        print(rank, "writes", flush=True)
-        save(self, state)
-
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a process in the background starts out ignoring it
-    step.diffusion_loss, StateFile.save = interrupted, told
-
-
 def main():
-    """One of the processes: STATE, and the ranks of those in which the stop button is pressed."""
-    pressed = sys.argv[2:]
-    if pressed:
-        press_the_button_in(os.environ["RANK"], *pressed)
-    save_minutes = 9 if pressed else 0  # then only what the stop itself writes
-    options = dict(save_minutes=save_minutes, watch=lambda run: print("watched", run.step))
-    flat = weights(go_in_float64(checkpoint=Path(sys.argv[1]), **options).net)
+    """One of the processes, which is told where the state is."""
+    flat = weights(go_in_float64(checkpoint=Path(sys.argv[1]), watch=lambda run: print("watched", run.step)).net)
     low, high = flat.clone(), flat.clone()
     dist.all_reduce(low, dist.ReduceOp.MIN)
     dist.all_reduce(high, dist.ReduceOp.MAX)

@@ -1,5 +1,8 @@
 """How exercises are written down: changes that make wrong functions, catalogues that are read, cells that are written."""
 
+from copy import deepcopy
+
+import lessons
 import pytest
 
 from ddpm_course.classroom import editions
@@ -105,13 +108,22 @@ def test_every_change_in_the_catalogues_applies(exercise):
     assert exercise.name in catalogue(exercise.reference.__module__).sections
 
 
-def test_an_exercise_cell_is_written_by_build_and_by_nobody_else():
-    [lesson] = [editions.read(path) for path in (editions.ROOT / "notebooks" / "solutions").glob("02_*.ipynb")]
-    [cell] = [cell for cell in lesson.cells if cell.id == "ex-2-3"]
-    text, cell.source = cell.source, cell.source.replace("sqrt()", "sqrt().clamp(min=0)")
-    assert any("ex-2-3: not what the package says" in fault for fault in exercise_faults(lesson))
-    with pytest.raises(ValueError, match=r"ex-2-3 was edited .*exercises/lesson02.py: make the change there"):
+GIVEN = {"attention-class": "SelfAttention", "block-class": "Block", "unet-class": "MyUNet"}
+GIVEN |= {"unet-down": "down_path", "unet-up": "up_path"}
+WRITTEN = [("02", "ex-2-3", "exercise 2.3"), *(("04", *given) for given in GIVEN.items())]
+
+
+@pytest.mark.parametrize("number, name, what", WRITTEN)
+def test_exercises_and_what_a_lesson_gives_are_written_by_build_and_by_nobody_else(number, name, what):
+    """What lesson 04 gives is what my_ddpm.py is given: otherwise a student's file would hold another network."""
+    lesson = deepcopy(lessons.by_number(number).notebook)
+    given = {cell.id: cell.metadata["ddpm_course"]["given"] for cell in lesson.cells if editions.is_given(cell)}
+    assert given == ({name: f"lesson04.{what}" for name, what in GIVEN.items()} if number == "04" else {})
+    [cell] = [cell for cell in lesson.cells if cell.id == name]
+    text, cell.source = cell.source, cell.source.replace("sqrt()", "sqrt().clamp(min=0)") + "  # edited"
+    assert any(f"{name}: not what the package says" in fault for fault in exercise_faults(lesson))
+    with pytest.raises(ValueError, match=rf"{name} was edited .*{what} stands in .*/lesson{number}.py: make"):
         editions.refresh(lesson)
-    del cell.metadata["ddpm_course"]  # a cell that is new
+    del cell.metadata["ddpm_course"]["written"]  # so that it is what the package had said before
     editions.refresh(lesson)
     assert cell.source == text and exercise_faults(lesson) == []

@@ -6,18 +6,14 @@ import numpy as np
 import pytest
 import scipy.stats
 import torch
+from core import MAKERS
 
 from ddpm_course.data import load_images, to_unit_range
 from ddpm_course.diffusion import q_sample
 from ddpm_course.samplers import ancestral_steps, sample
-from ddpm_course.schedules import Schedule, cosine_schedule, linear_schedule, quadratic_schedule, sigmoid_schedule
+from ddpm_course.schedules import Schedule
 
-FOUR = linear, quadratic, sigmoid, cosine = (
-    linear_schedule(),
-    quadratic_schedule(),
-    sigmoid_schedule(),
-    cosine_schedule(),
-)
+FOUR = linear, quadratic, sigmoid, cosine = [make() for make in MAKERS]
 
 
 @pytest.fixture(scope="module")

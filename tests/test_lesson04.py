@@ -1,9 +1,7 @@
 """What lesson 04 claims, against independent truths: what is given, what is kept, what learns, what is left out."""
 
-import copy
 from types import SimpleNamespace
 
-import pytest
 import torch
 import torch.nn.functional as F
 from core import perturbed
@@ -11,33 +9,12 @@ from torch import nn
 
 from ddpm_course import blocks
 from ddpm_course.blocks import linear_attention
-from ddpm_course.classroom import editions
-from ddpm_course.classroom.verify import exercise_faults
 from ddpm_course.diffusion import GaussianDiffusion
 from ddpm_course.exercises import lesson04
 from ddpm_course.plots.lesson04 import kept_megabytes
 from ddpm_course.schedules import Schedule
 from ddpm_course.training import train
 from ddpm_course.unet import UNet
-
-GIVEN = {"attention-class": "SelfAttention", "block-class": "Block", "unet-class": "MyUNet"}
-GIVEN |= {"unet-down": "down_path", "unet-up": "up_path"}
-
-
-def test_what_the_lesson_gives_is_what_my_ddpm_is_given_and_build_writes_it(lesson):
-    """Otherwise a student's file would hold another network than the lesson."""
-    notebook = copy.deepcopy(lesson.notebook)
-    given = {cell.id: cell for cell in notebook.cells if editions.is_given(cell)}
-    names = {name: cell.metadata["ddpm_course"]["given"] for name, cell in given.items()}
-    assert names == {name: f"lesson04.{thing}" for name, thing in GIVEN.items()}
-    for name, cell in given.items():
-        cell.source += "  # edited"
-        assert any(f"{name}: not what the package says" in fault for fault in exercise_faults(notebook))
-        with pytest.raises(ValueError, match=rf"{name} was edited .* {GIVEN[name]} stands in .*/lesson04.py: make"):
-            editions.refresh(notebook)
-        del cell.metadata["ddpm_course"]["written"]  # so that it is what the package had said before
-        editions.refresh(notebook)
-        assert cell.source == lesson.source(name)
 
 
 def shaken(make) -> nn.Module:

@@ -46,9 +46,8 @@ def test_how_wide_the_peaks_become_at_fifty_steps(solved):
         given = (variance, spaced_timesteps(1000, 50), 20_000, torch.Generator().manual_seed(8))
         _, x = solved["loop_with"](*given)
         widths.append([x[x < -0.05].std().item(), x[x >= -0.05].std().item()])
-    assert widths[0] == pytest.approx([0.060, 0.096], abs=0.004) and widths[2] == pytest.approx(
-        [0.085, 0.131], abs=0.004
-    )
+    assert widths[0] == pytest.approx([0.060, 0.096], abs=0.004)
+    assert widths[2] == pytest.approx([0.085, 0.131], abs=0.004)
     assert all(small < best < large for small, best, large in zip(*widths, strict=True))
 
 
