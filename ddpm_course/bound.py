@@ -10,9 +10,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .arguments import as_labels, as_tensor, number, whole
 from .diffusion import GaussianDiffusion, posterior_coefficients, q_posterior, q_sample
-from .nets import device_of, evaluating
-from .pixels import in_unit_range
+from .nets import call, device_of, evaluating
+from .pixels import as_images, in_unit_range
 from .schedules import Schedule, check_float
 
 
@@ -42,7 +43,10 @@ def discretised_log_likelihood(x0: Tensor, mean: Tensor, variance: Tensor | floa
     returns   (B, ...) in float64 (float32 where the device has no float64)
     """
     x0, mean = _wide(x0), _wide(mean)
-    std = _wide(variance).sqrt() if isinstance(variance, Tensor) else math.sqrt(variance)
+    if isinstance(variance, Tensor):
+        std = _wide(variance).sqrt()
+    else:
+        std = math.sqrt(number("variance", variance, 0, above=True))
     level = ((x0 + 1) * 127.5).round().clamp(0, 255)
     above = ((2 * level + 1) / 255 - 1 - mean) / std  # the bin's edges, in standard deviations from the mean
     below = ((2 * level - 1) / 255 - 1 - mean) / std
@@ -100,7 +104,7 @@ def variational_term(
         noise = torch.randn(x0.shape, device=x0.device, dtype=x0.dtype, generator=generator)
     xt = q_sample(schedule, x0, t, noise)
     steps = torch.full(x0.shape[:1], t, device=x0.device) if isinstance(t, int) else t
-    estimate, _ = diffusion.decode(net(xt, steps, y).to(xt.dtype), xt, t)
+    estimate, _ = diffusion.decode(call(net, xt, steps, y).to(xt.dtype), xt, t)
     if clip:
         estimate = estimate.clamp(-1, 1)
     x0, xt, estimate = _wide(x0), _wide(xt), _wide(estimate)
@@ -165,16 +169,16 @@ def bits_per_dim(
                 draws one t from each: no bias, and what it adds to the variance is in `error`
     batch_size: images a network call: the memory it needs does not depend on N or T
     generator:  of the random numbers, on the device of the network's parameters, where all is computed
-    raises      ValueError if there are no images, or labels or steps do not fit
+    raises      ValueError if there are no images, or images, labels or steps do not fit
     """
     T = diffusion.schedule.T
-    steps = T if steps is None else steps
-    if not min(2, T) <= steps <= T:
-        raise ValueError(f"steps must lie in {min(2, T)}..{T}: the schedule has no more steps than that; got {steps}")
-    if len(images) == 0:
+    steps = T if steps is None else whole("steps", steps, min(2, T), T, ", as many as the schedule has")
+    batch_size = whole("batch_size", batch_size, 1)
+    images = as_tensor("images", images) if continuous else as_images("images", images)
+    if images.numel() == 0:
         raise ValueError("there are no images to measure")
-    if labels is not None and labels.shape != images.shape[:1]:
-        raise ValueError(f"labels must have shape ({len(images)},), one an image; got {tuple(labels.shape)}")
+    if labels is not None:
+        labels = as_labels("labels", labels, len(images), getattr(net, "num_classes", None))
     strata = _strata(T, steps)
 
     device = device_of(net)

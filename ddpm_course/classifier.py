@@ -8,6 +8,7 @@ where DATA is "fashion_mnist" or a folder with all its 70,000 images.
 """
 
 import argparse
+import os
 from functools import cache
 from pathlib import Path
 
@@ -16,9 +17,10 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from .arguments import as_labels, whole
 from .data import ASSETS, load_images
 from .files import write_atomically
-from .pixels import in_unit_range, to_unit_range
+from .pixels import as_images, in_unit_range, to_unit_range
 
 
 class Classifier(nn.Module):
@@ -61,6 +63,7 @@ def classify(images: Tensor) -> Tensor:
 
 @torch.no_grad()
 def _batches(images: Tensor) -> list[Tensor]:
+    images = as_images("images", images)
     if images.ndim != 4 or images.shape[1:] != (1, 28, 28):
         raise ValueError(f"the classifier sees images of shape (N, 1, 28, 28), got {tuple(images.shape)}")
     x = in_unit_range(images).float().clamp(-1, 1)
@@ -68,7 +71,12 @@ def _batches(images: Tensor) -> list[Tensor]:
 
 
 def train_classifier(images: Tensor, labels: Tensor, *, epochs: int = 12, seed: int = 0) -> Classifier:
-    """Train the judge: AdamW with a one-cycle learning rate, flips and one-pixel shifts."""
+    """Train the judge: AdamW with a one-cycle learning rate, flips and one-pixel shifts.
+
+    raises ValueError for fewer images than one batch, 128, or arguments that do not fit
+    """
+    images, epochs = as_images("images", images), whole("epochs", epochs, 1)
+    labels = as_labels("labels", labels, whole("the number of images", len(images), 128), 10)
     torch.manual_seed(seed)
     net = Classifier().to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(net.parameters(), lr=4e-3, weight_decay=0.02)
@@ -99,6 +107,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
+    args.out = Path(os.path.expanduser(args.out))  # the shell leaves --out=~/judge as it is
     net = train_classifier(*load_images(args.data), epochs=args.epochs, seed=args.seed)
     images, labels = load_images(args.data, "test")
     with torch.no_grad():

@@ -7,6 +7,7 @@ from torch import Tensor
 # Lessons 05 and 08 call these by the name of this module.
 from .bound import bits_per_dim, discretised_log_likelihood, gaussian_kl, prior_bits, variational_term  # noqa: F401
 from .diffusion import GaussianDiffusion, q_sample
+from .nets import call
 from .schedules import check_float
 
 DISTANCES = {"l2": F.mse_loss, "l1": F.l1_loss, "huber": F.smooth_l1_loss}
@@ -42,10 +43,8 @@ def diffusion_loss(
     if noise is None:
         noise = torch.randn(x0.shape, device=x0.device, dtype=x0.dtype, generator=generator)
     xt = q_sample(diffusion.schedule, x0, t, noise)
-    if getattr(net, "self_condition", False):
-        output = net(xt, t, y, x_self=_first_estimates(net, diffusion, xt, t, y))
-    else:
-        output = net(xt, t, y)
+    itself = getattr(net, "self_condition", False)
+    output = call(net, xt, t, y, _first_estimates(net, diffusion, xt, t, y) if itself else None)
     if output.shape != x0.shape:
         raise ValueError(f"the network turned shape {tuple(x0.shape)} into {tuple(output.shape)}; it must keep it")
     target = diffusion.target(x0, noise, t)
@@ -61,6 +60,6 @@ def _first_estimates(net, diffusion: GaussianDiffusion, xt: Tensor, t: Tensor, y
     estimates = torch.zeros_like(xt)
     some = slice(1, None, 2)
     if len(xt) > 1:
-        output = net(xt[some], t[some], None if y is None else y[some])
+        output = call(net, xt[some], t[some], None if y is None else y[some])
         estimates[some] = diffusion.decode(output.to(xt.dtype), xt[some], t[some])[0]
     return estimates

@@ -11,8 +11,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from .arguments import as_tensor, whole
 from .classifier import classify, features, main  # the lessons call the first two from here
-from .pixels import in_unit_range
+from .pixels import as_images, in_unit_range
 
 
 def frechet_distance(samples: Tensor, reference: Tensor) -> float:
@@ -21,9 +22,12 @@ def frechet_distance(samples: Tensor, reference: Tensor) -> float:
     Either may be given as its `features`, (N, 64): worth it for a reference that many sets are compared with.
     |m1 - m2|^2 + tr(C1 + C2 - 2 (C1^1/2 C2 C1^1/2)^1/2) over the means and covariances of 64 features, in
     float64 on the CPU. 0 is best; it falls with the number of samples, so compare equal numbers.
-    raises ValueError with fewer than 65 images in a set (their covariance would be singular), or NaN among them
+    raises ValueError with fewer than 65 images in a set (their covariance would be singular), NaN among them, or
+           features of two kinds
     """
-    a, b = (x if x.ndim == 2 else features(x) for x in (samples, reference))
+    a, b = _features("samples", samples), _features("reference", reference)
+    if a.shape[1] != b.shape[1]:
+        raise ValueError(f"samples and reference have {a.shape[1]} and {b.shape[1]} features: they must be of one kind")
     if min(len(a), len(b)) <= a.shape[1]:
         raise ValueError(f"each set needs more than {a.shape[1]} images, got {len(a)} and {len(b)}")
     if not (a.isfinite().all() and b.isfinite().all()):
@@ -32,11 +36,12 @@ def frechet_distance(samples: Tensor, reference: Tensor) -> float:
 
 
 def gaussian_frechet(mean1: Tensor, cov1: Tensor, mean2: Tensor, cov2: Tensor) -> float:
-    """Squared Fréchet (2-Wasserstein) distance of two Gaussians: means (D,), covariances (D, D), float64."""
+    """The squared Fréchet (2-Wasserstein) distance of Gaussians: means (D,), covariances (D, D), float64."""
     values, vectors = torch.linalg.eigh(cov1)
     root1 = vectors * values.clamp(min=0).sqrt() @ vectors.T
     cross = torch.linalg.eigvalsh(root1 @ cov2 @ root1).clamp(min=0).sqrt().sum()
-    return float((mean1 - mean2).square().sum() + cov1.trace() + cov2.trace() - 2 * cross)
+    distance = (mean1 - mean2).square().sum() + cov1.trace() + cov2.trace() - 2 * cross
+    return float(distance.clamp(min=0))  # equal ones can come out at -1e-10
 
 
 def frechet_by_size(
@@ -53,11 +58,11 @@ def frechet_by_size(
     sizes:              numbers of samples, each more than 64
     returns             (len(sizes), repeats) float64: distances of random subsets of the samples, each drawn without
                         replacement with `generator` (a CPU one)
-    raises              ValueError for a size that is too small, or more than there are samples
+    raises              ValueError for a size that is too small, or more than there are samples, or no repeats
     """
-    a, b = (x if x.ndim == 2 else features(x) for x in (samples, reference))
-    if max(sizes) > len(a):
-        raise ValueError(f"there are {len(a)} samples, so no subset of {max(sizes)}")
+    a, b = _features("samples", samples), _features("reference", reference)
+    sizes = [whole("every one of sizes", n, 1, len(a), ", the number of samples") for n in sizes]
+    repeats = whole("repeats", repeats, 1)
     curve = [
         [frechet_distance(a[torch.randperm(len(a), generator=generator)[:n]], b) for _ in range(repeats)] for n in sizes
     ]
@@ -79,10 +84,13 @@ def nearest_neighbours(samples: Tensor, training: Tensor, k: int = 1, *, chunk: 
                        root of the mean squared difference: of pixels from 0 (a copy) to 2 (black against white)
     raises             ValueError if the shapes do not fit or there are fewer than k training items
     """
+    samples, training = (
+        as_tensor(name, items) if getattr(items, "ndim", 0) == 2 else as_images(name, items)  # features are any floats
+        for name, items in (("samples", samples), ("training", training))
+    )
     if samples.shape[1:] != training.shape[1:]:
         raise ValueError(f"samples and training items differ in shape: {_item(samples)} against {_item(training)}")
-    if not 1 <= k <= len(training):
-        raise ValueError(f"k must lie in 1..{len(training)}, the number of training items; got {k}")
+    k, chunk = whole("k", k, 1, len(training), ", the number of training items"), whole("chunk", chunk, 1)
     training = training.to(samples.device)
     x = _vectors(samples)  # (N, D)
     near = []  # of each chunk a few more than k: the product rounds, so it may swap almost equal distances
@@ -102,11 +110,18 @@ def memorised(distances: Tensor) -> Tensor:
     A copy is much nearer to one training image than to all others, below a third of the distance to the second nearest
     (Yoon et al., 2023). Distances alone do not tell: plain images are near to many.
     """
+    distances = as_tensor("distances", distances)
     if distances.ndim != 2 or distances.shape[1] < 2:
         raise ValueError(
             f"distances must be (N, k) with k >= 2, to the two nearest at least; got {tuple(distances.shape)}"
         )
     return distances[:, 0] < distances[:, 1] / 3
+
+
+def _features(name: str, images: Tensor) -> Tensor:
+    """(N, D) float64 on the CPU: of images, or as they are given."""
+    images = as_tensor(name, images)
+    return images.cpu().double() if images.ndim == 2 else features(images)
 
 
 def _vectors(items: Tensor) -> Tensor:

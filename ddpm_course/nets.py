@@ -10,11 +10,37 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from .arguments import number
+
 
 def device_of(net: Callable[..., Tensor]) -> torch.device:
     """Where the network's parameters are; the CPU for a network without any."""
     parameter = next(net.parameters(), None) if isinstance(net, nn.Module) else None
     return parameter.device if parameter is not None else torch.device("cpu")
+
+
+def data_dtype(net: Callable[..., Tensor]) -> torch.dtype | None:
+    """What surrounds calls of the network is computed in: float64 for one in float64, float32 for one with other
+    weights, half precision too; None for a network without any."""
+    dtype = _dtype_of(net)
+    return dtype if dtype in (torch.float64, None) else torch.float32
+
+
+def call(
+    net: Callable[..., Tensor], x: Tensor, t: Tensor, y: Tensor | None = None, x_self: Tensor | None = None
+) -> Tensor:
+    """The network's output; x and x_self are given to it in the type of its weights.
+
+    Only a network that conditions itself knows the keyword x_self, so it is left out where it is None.
+    """
+    dtype = _dtype_of(net) or x.dtype
+    extra = {} if x_self is None else {"x_self": x_self.to(dtype)}
+    return net(x.to(dtype), t, y, **extra)
+
+
+def _dtype_of(net: Callable[..., Tensor]) -> torch.dtype | None:
+    parameters = net.parameters() if isinstance(net, nn.Module) else ()
+    return next((p.dtype for p in parameters if p.is_floating_point()), None)
 
 
 @contextmanager
@@ -35,7 +61,7 @@ class Guided(nn.Module):
     """Classifier-free guidance (Ho and Salimans, 2021): a network that exaggerates what the label changes.
 
     net:     trained with classes, and with labels dropped
-    scale:   1 is the plain conditional network, 0 the unconditional one; the output is u + scale (c - u)
+    scale:   a number; 1 is the plain conditional network, 0 the unconditional one; the output is u + scale (c - u)
     raises   ValueError if the network has no classes, or is then called without labels
 
     Each call is one call of `net` on a doubled batch, labels first, null class second.
@@ -45,7 +71,7 @@ class Guided(nn.Module):
         super().__init__()
         if getattr(net, "num_classes", None) is None:
             raise ValueError("guidance needs a network that was trained with classes: one built with num_classes=...")
-        self.net, self.scale = net, scale
+        self.net, self.scale = net, scale if isinstance(scale, Tensor) else number("scale", scale)
         self.num_classes, self.self_condition = net.num_classes, getattr(net, "self_condition", False)
 
     def forward(self, x: Tensor, t: Tensor, y: Tensor | None = None, x_self: Tensor | None = None) -> Tensor:
@@ -53,7 +79,7 @@ class Guided(nn.Module):
             raise ValueError("guidance needs labels y: the classes to guide towards")
         null = torch.full_like(y, self.num_classes)
         x_selves = None if x_self is None else torch.cat([x_self, x_self])
-        both = _call(self.net, torch.cat([x, x]), torch.cat([t, t]), torch.cat([y, null]), x_selves)
+        both = call(self.net, torch.cat([x, x]), torch.cat([t, t]), torch.cat([y, null]), x_selves)
         conditional, unconditional = both.chunk(2)
         return unconditional + self.scale * (conditional - unconditional)
 
@@ -71,9 +97,4 @@ class MixedPrecision(nn.Module):
 
     def forward(self, x: Tensor, t: Tensor, y: Tensor | None = None, x_self: Tensor | None = None) -> Tensor:
         with torch.autocast(x.device.type, dtype=self.dtype, enabled=self.dtype is not None):
-            return _call(self.net, x, t, y, x_self)
-
-
-def _call(net: Callable[..., Tensor], x: Tensor, t: Tensor, y: Tensor | None, x_self: Tensor | None) -> Tensor:
-    """The network's output; only a network that conditions itself knows the keyword x_self."""
-    return net(x, t, y) if x_self is None else net(x, t, y, x_self=x_self)
+            return call(self.net, x, t, y, x_self)

@@ -10,7 +10,7 @@ a generator: it hands you every step, and you decide what to keep.
 """
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -18,8 +18,10 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from .arguments import as_labels, as_tensor, number, whole
 from .diffusion import GaussianDiffusion, posterior_coefficients
-from .nets import device_of, evaluating  # lesson 00 imports device_of from here
+from .nets import call, data_dtype, device_of, evaluating  # lesson 00 imports device_of from here
+from .schedules import check_float
 
 Coefficients = Callable[[GaussianDiffusion, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
 
@@ -40,9 +42,8 @@ def spaced_timesteps(T: int, steps: int | None = None) -> list[int]:
 
     raises ValueError unless 1 <= steps <= T
     """
-    steps = T if steps is None else steps
-    if not 1 <= steps <= T:
-        raise ValueError(f"steps must lie in 1..{T}: the schedule has no more steps than that; got {steps}")
+    T = whole("T", T, 1)
+    steps = T if steps is None else whole("steps", steps, 1, T, ", as many as the schedule has")
     return [round(T * (steps - i) / steps) for i in range(steps + 1)]
 
 
@@ -76,7 +77,7 @@ def ancestral_steps(
     net:          any callable net(x, t, y) whose output means what diffusion.predicts says
     shape:        (B, ...) of the data to make
     steps:        number of network calls, at most T (the default)
-    y:            (B,) labels, or None
+    y:            (B,) labels in 0..net.num_classes - 1, or None, which is the null class
     clip:         clip the estimate of x_0 to [-1, 1], the range of images
     x_T:          start here instead of from standard normal noise
     times:        visit these times, from the first (T, as a rule) down to 0, instead of evenly spaced ones
@@ -84,31 +85,40 @@ def ancestral_steps(
     generator:    of the random numbers, on the same device: x_T first, then one z a step, and none where sigma is 0
     coefficients: the three numbers of every step, for another sampler
     yields        a Step for every network call
-    raises        ValueError, at the first step, if steps, times or x_T do not fit
+    raises        ValueError, at the first step, if shape, steps, times, y or x_T do not fit
+
+    All but the network is computed in x_T's type, by default float32, or float64 where the weights are.
     """
-    times = spaced_timesteps(diffusion.schedule.T, steps) if times is None else list(times)
-    falling = all(t > s for t, s in pairwise(times))
-    if not falling or len(times) < 2 or times[-1] != 0 or times[0] > diffusion.schedule.T:
-        raise ValueError(f"times must fall from at most {diffusion.schedule.T} to 0, got {times}")
-    if x_T is not None and x_T.shape != tuple(shape):
-        raise ValueError(f"x_T must have shape {tuple(shape)}, got {tuple(x_T.shape)}")
-    device = device or (x_T.device if x_T is not None else device_of(net))
-    x = torch.randn(shape, device=device, generator=generator) if x_T is None else x_T
+    T, shape = diffusion.schedule.T, _whole_shape(shape)
+    times = spaced_timesteps(T, steps) if times is None else [whole("every one of times", t, 0, T) for t in times]
+    if len(times) < 2 or times[-1] != 0 or not all(t > s for t, s in pairwise(times)):
+        raise ValueError(f"times must fall from at most {T} to 0, got {times}")
+    if x_T is None:
+        device = device or device_of(net)
+        x = torch.randn(shape, dtype=data_dtype(net), device=device, generator=generator)
+    else:
+        x = as_tensor("x_T", x_T)
+        check_float(x)
+        if x.shape != shape:
+            raise ValueError(f"x_T must have shape {shape}, got {tuple(x.shape)}")
+        device = device or x.device
+    if y is not None:
+        y = as_labels("y", y, len(x), getattr(net, "num_classes", None)).to(device)
 
     alpha_bar = diffusion.schedule.alpha_bar[times]  # float64, on the CPU
     on_x0, on_xt, sigma = coefficients(diffusion, alpha_bar[:-1], alpha_bar[1:])
     sigma[-1] = 0  # the last step returns the mean
     on_x0, on_xt, sigma = on_x0.tolist(), on_xt.tolist(), sigma.tolist()  # plain numbers: no copies to a GPU later
 
-    last_estimate = {"x_self": None} if getattr(net, "self_condition", False) else {}  # for networks that ask for it
+    itself, last_estimate = getattr(net, "self_condition", False), None  # for networks that ask for it
     for i, (t, s) in enumerate(pairwise(times)):
         with evaluating(net):  # and not around the loop: between two steps the network is whoever runs the sampler's
-            output = net(x, torch.full(shape[:1], t, device=device), y, **last_estimate)
+            output = call(net, x, torch.full(shape[:1], t, device=device), y, last_estimate)
         x0, _ = diffusion.decode(output.to(x.dtype), x, t)
         if clip:
             x0 = x0.clamp(-1, 1)
-        if last_estimate:
-            last_estimate["x_self"] = x0
+        if itself:
+            last_estimate = x0
         x = on_x0[i] * x0 + on_xt[i] * x
         if sigma[i] > 0:
             x = x + sigma[i] * torch.randn(shape, device=device, dtype=x.dtype, generator=generator)
@@ -132,8 +142,9 @@ def ddim_steps(
     """DDIM (Song et al., 2021, eq. 12): deterministic for eta = 0, the ancestral step with beta-tilde for eta = 1.
 
     The noise estimate belongs to the estimate of x_0 after clipping, so that together they still make x_t.
-    The other arguments are those of `ancestral_steps`.
+    eta lies between these two; the other arguments are those of `ancestral_steps`.
     """
+    eta = number("eta", eta, 0, 1)
 
     def coefficients(_: GaussianDiffusion, alpha_bar_t: Tensor, alpha_bar_s: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         variance = eta**2 * posterior_coefficients(alpha_bar_t, alpha_bar_s)[2]  # sigma^2 of eq. 16
@@ -178,17 +189,16 @@ def generate(
 
     shape:    (N, ...) of all the data to make
     steps:    network calls for each chunk
-    y:        (N,) labels, or None
+    y:        (N,) labels in 0..net.num_classes - 1, or None
     sampler:  `ddim_steps`, `ancestral_steps` or another that takes the same arguments; `functools.partial` sets eta,
               times and the others that are not here
     returns   (N, ...) on the CPU, in the data's range
-    raises    ValueError if y is not for N samples, or if N or chunk is less than 1
+    raises    ValueError if shape, chunk, y or what the sampler takes do not fit
     """
+    shape, chunk = _whole_shape(shape), whole("chunk", chunk, 1)
     n = shape[0]
-    if chunk < 1 or n < 1:
-        raise ValueError(f"chunk and the number of samples must be at least 1, got {chunk} and {n}")
-    if y is not None and len(y) != n:
-        raise ValueError(f"y must hold one label for each of the {n} samples, got {len(y)}")
+    if y is not None:
+        y = as_labels("y", y, n, getattr(net, "num_classes", None))
     starts, made = range(0, n, chunk), []
     with tqdm(desc="sampling", file=sys.stdout, mininterval=0.5, disable=not progress) as bar:
         for start in starts:
@@ -199,3 +209,9 @@ def generate(
                 bar.update()
             made.append(step.x.cpu())
     return torch.cat(made)
+
+
+def _whole_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+    if not isinstance(shape, Sequence) or len(shape) == 0:
+        raise ValueError(f"shape must be that of the data to make, (B, ...); got {shape!r}")
+    return tuple(whole("every side of shape", side, 1) for side in shape)

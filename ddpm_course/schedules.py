@@ -10,6 +10,8 @@ import math
 import torch
 from torch import Tensor
 
+from .arguments import as_tensor, number, whole
+
 ROOTS = {
     "sqrt_beta": lambda schedule: schedule.beta,
     "sqrt_alpha": lambda schedule: schedule.alpha,
@@ -29,7 +31,7 @@ class Schedule:
     """
 
     def __init__(self, betas: Tensor):
-        betas = torch.as_tensor(betas, dtype=torch.float64, device="cpu")
+        betas = as_tensor("betas", betas, torch.float64).cpu()
         if betas.ndim != 1 or len(betas) == 0:
             raise ValueError(f"betas must have shape (T,) with T >= 1, got {tuple(betas.shape)}")
         if not bool(((betas > 0) & (betas < 1)).all()):
@@ -53,7 +55,7 @@ class Schedule:
         self, n: int, *, device: torch.device | str = "cpu", generator: torch.Generator | None = None
     ) -> Tensor:
         """(n,) training steps, uniform over 1…T. The only place where the course draws t."""
-        return torch.randint(1, self.T + 1, (n,), device=device, generator=generator)
+        return torch.randint(1, self.T + 1, (whole("n", n, 0),), device=device, generator=generator)
 
     def q_coefficients(self, t: Tensor | int, like: Tensor) -> tuple[Tensor, Tensor]:
         """sqrt(alpha_bar_t) and sqrt(1 - alpha_bar_t), shaped to multiply `like` (Ho et al., eq. 4).
@@ -92,7 +94,7 @@ def check_t(t: Tensor | int, like: Tensor, T: int, name: str = "t") -> None:
 
     The values of a tensor are checked on the CPU alone: reading them would make the host wait for a GPU.
     """
-    if isinstance(t, int):
+    if isinstance(t, int) and not isinstance(t, bool):
         if not 0 <= t <= T:
             raise ValueError(f"{name} must lie in 0..{T}, got {t}")
         return
@@ -113,7 +115,9 @@ def check_t(t: Tensor | int, like: Tensor, T: int, name: str = "t") -> None:
 
 
 def check_float(x: Tensor) -> None:
-    """Raise a ValueError for images that are still 0…255."""
+    """Raise a ValueError for what is no tensor, and for images that are still 0…255."""
+    if not isinstance(x, Tensor):
+        raise ValueError(f"the data must be a tensor, got {type(x).__name__}: see torch.as_tensor")
     if not x.is_floating_point():
         raise ValueError(f"the data must be floats (images in [-1, 1], see to_unit_range), got {x.dtype}")
 
@@ -124,18 +128,18 @@ def linear_schedule(T: int = 1000, *, rescale: bool = True) -> Schedule:
     rescale: multiply beta by 1000/T, so that a chain of another length destroys as much signal;
              beta is then clipped at 0.999, which only chains of 20 steps or fewer reach
     """
-    betas = torch.linspace(1e-4, 0.02, T, dtype=torch.float64)
+    betas = torch.linspace(1e-4, 0.02, whole("T", T, 1), dtype=torch.float64)
     return Schedule(_rescaled(betas) if rescale else betas)
 
 
 def quadratic_schedule(T: int = 1000) -> Schedule:
     """sqrt(beta) evenly spaced between sqrt(1e-4) and sqrt(0.02), then rescaled as in `linear_schedule`."""
-    return Schedule(_rescaled(torch.linspace(1e-4**0.5, 0.02**0.5, T, dtype=torch.float64) ** 2))
+    return Schedule(_rescaled(torch.linspace(1e-4**0.5, 0.02**0.5, whole("T", T, 1), dtype=torch.float64) ** 2))
 
 
 def sigmoid_schedule(T: int = 1000) -> Schedule:
     """beta follows a sigmoid from about 1e-4 to about 0.02, then rescaled as in `linear_schedule`."""
-    ramp = torch.sigmoid(torch.linspace(-6, 6, T, dtype=torch.float64))
+    ramp = torch.sigmoid(torch.linspace(-6, 6, whole("T", T, 1), dtype=torch.float64))
     return Schedule(_rescaled(1e-4 + ramp * (0.02 - 1e-4)))
 
 
@@ -144,9 +148,10 @@ def cosine_schedule(T: int = 1000, *, s: float = 0.008) -> Schedule:
 
     s: a small offset that keeps the first steps from being vanishingly small
     """
+    T, s = whole("T", T, 1), number("s", s, 0)
     f = torch.cos((torch.arange(T + 1, dtype=torch.float64) / T + s) / (1 + s) * math.pi / 2) ** 2  # (T+1,)
     return Schedule((1 - f[1:] / f[:-1]).clamp(max=0.999))
 
 
 def _rescaled(betas: Tensor) -> Tensor:
-    return (betas * (1000 / max(1, len(betas)))).clamp(max=0.999)  # of T = 0, Schedule complains
+    return (betas * (1000 / len(betas))).clamp(max=0.999)

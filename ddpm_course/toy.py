@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .arguments import whole
 from .diffusion import GaussianDiffusion, posterior_coefficients
 from .schedules import Schedule
 
@@ -30,13 +31,14 @@ class Mixture:
 
     def sample(self, n: int, *, generator: torch.Generator | None = None) -> Tensor:
         """(n, ...) independent draws from one mixture."""
+        n = whole("n", n, 1)
         k = torch.multinomial(self.weights, n, replacement=True, generator=generator)
         noise = torch.randn(n, *self.means.shape[1:], dtype=self.means.dtype, generator=generator)
         return self.means[k] + self.stds[k].reshape(-1, *[1] * (noise.ndim - 1)) * noise
 
     def noised(self, schedule: Schedule, t: int) -> "Mixture":
         """The distribution of x_t: means times sqrt(alpha_bar), variances alpha_bar std^2 + 1 - alpha_bar."""
-        alpha_bar = float(schedule.alpha_bar[t])
+        alpha_bar = _alpha_bar(schedule, t)
         variances = alpha_bar * self.stds**2 + 1 - alpha_bar
         return Mixture(self.weights, math.sqrt(alpha_bar) * self.means, variances.sqrt())
 
@@ -72,6 +74,8 @@ class Mixture:
         Within a component x_0 given x_t is Gaussian, and x_s given both is q_posterior's Gaussian; x_0 is
         integrated out. Use `density_1d` to draw it.
         """
+        t = whole("t", t, 1, schedule.T)
+        s = whole("s", s, 0, t - 1, ", before t")  # in a table, -1 would be the last entry
         mean, variance = self._x0_given(schedule, xt, t)  # (B, K, ...), (K,)
         coefficients = posterior_coefficients(schedule.alpha_bar[t], schedule.alpha_bar[s])
         on_x0, on_xt, beta_tilde = map(float, coefficients)
@@ -80,11 +84,15 @@ class Mixture:
 
     def _x0_given(self, schedule: Schedule, xt: Tensor, t: int) -> tuple[Tensor, Tensor]:
         """Mean (B, K, ...) and variance (K,) of x_0 given x_t and the component."""
-        alpha_bar = float(schedule.alpha_bar[t])
+        alpha_bar = _alpha_bar(schedule, t)
         gain = math.sqrt(alpha_bar) * self.stds**2 / (alpha_bar * self.stds**2 + 1 - alpha_bar)  # (K,)
         gain_ = gain.reshape(-1, *[1] * (xt.ndim - 1))
         mean = self.means + gain_ * (xt[:, None] - math.sqrt(alpha_bar) * self.means)  # (B, K, ...)
         return mean, self.stds**2 * (1 - math.sqrt(alpha_bar) * gain)
+
+
+def _alpha_bar(schedule: Schedule, t: int) -> float:
+    return float(schedule.alpha_bar[whole("t", t, 0, schedule.T)])
 
 
 def density_1d(mixture: Mixture, grid: Tensor, item: int = 0) -> Tensor:

@@ -6,7 +6,6 @@ resolution. Both are keywords of `UNet`, and so is every other choice that lesso
 the blocks themselves are in blocks.py.
 """
 
-import operator
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -15,6 +14,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from .arguments import number, whole
 from .blocks import GROUPS, Attention, ResidualBlock, StandardisedConv2d, downsampling, sinusoidal_embedding, upsampling
 from .nets import evaluating
 
@@ -67,9 +67,11 @@ class UNet(nn.Module):
         self_condition: bool = False,
     ):
         super().__init__()
-        channels, blocks, patch = _whole(channels=channels, blocks=blocks, patch=patch)
-        heads, *widths = _whole(heads=heads, **{f"widths[{i}]": width for i, width in enumerate(widths)})
-        widths, num_classes = tuple(widths), None if num_classes is None else _whole(num_classes=num_classes)[0]
+        channels, blocks = whole("channels", channels, 1), whole("blocks", blocks, 1)
+        patch, heads = whole("patch", patch, 1), whole("heads", heads, 1)
+        widths = tuple(whole(f"widths[{i}]", width, 1) for i, width in enumerate(widths))
+        num_classes = None if num_classes is None else whole("num_classes", num_classes, 1)
+        dropout = number("dropout", dropout, 0, 1)
         attention = (None,) * len(widths) if attention is None else tuple(attention)
         kinds = dict(conv=conv, time=time, middle=middle, downsample=downsample, upsample=upsample)
         _check_arguments(widths, heads, attention, kinds)
@@ -139,7 +141,8 @@ class UNet(nn.Module):
         returns  (B, C, H, W)
         """
         self._check(x, t, y, x_self)
-        emb = self.time(sinusoidal_embedding(t, self.time[0].in_features))  # (B, embedding)
+        emb = sinusoidal_embedding(t, self.time[0].in_features).to(self.time[0].weight.dtype)
+        emb = self.time(emb)  # (B, embedding)
         if self.label is not None:
             emb = emb + self.label(torch.full_like(t, self.num_classes) if y is None else y)
         emb = F.silu(emb)
@@ -222,18 +225,6 @@ def layer_table(net: nn.Module, *inputs: Tensor) -> list[Row]:
         for hook in hooks:
             hook.remove()
     return rows
-
-
-def _whole(**numbers) -> list[int]:
-    """Numbers of a kind that goes into a file, which tensors and NumPy's do not; ValueError for what is none."""
-    for name, value in numbers.items():
-        try:
-            numbers[name] = operator.index(value)
-        except TypeError:
-            numbers[name] = 0
-        if numbers[name] < 1 or isinstance(value, bool):
-            raise ValueError(f"{name} must be a whole number, 1 or more, got {value!r}")
-    return list(numbers.values())
 
 
 def _check_arguments(widths, heads, attention, kinds: dict[str, str | None]) -> None:

@@ -32,6 +32,7 @@ OTHER_BLOCKS = dict(
     downsample="space_to_depth", upsample="transposed",
 )  # fmt: skip
 SHAPE = (4, 1, 8, 8)
+LABELS = torch.tensor([0, 1, 2, 0])  # of the host: a sampler reads them once, at its start
 
 
 class HostTable(torch.Tensor):
@@ -109,7 +110,7 @@ def test_everything_stays_on_the_gpu(predicts, variance, blocks):
         ema.update(net)
         assert_there(*ema.net.parameters())
         for make, given in (ancestral_steps, net), (partial(ddim_steps, eta=0.5), Guided(net, 2.0)):
-            for one in make(given, diffusion, SHAPE, 3, y=y):
+            for one in make(given, diffusion, SHAPE, 3, y=LABELS):
                 assert_there(one.x, one.x0)
 
 
@@ -131,7 +132,7 @@ def test_the_profiler_sees_a_pull():
 def test_nothing_waits_in_a_sampling_step_or_in_training_between_reports(monkeypatch, self_condition):
     """12 steps of training with reports every 6: two values are read, by the reports. AdamW's own bookkeeping, which
     reads its step counters on the CPU only, is left out by a plain optimizer in its place."""
-    net, options = unet(dropout=0.1, self_condition=self_condition), dict(y=torch.arange(4))
+    net, options = unet(dropout=0.1, self_condition=self_condition), dict(y=LABELS)
     for make, model in (ancestral_steps, net), (ddim_steps, net), (ancestral_steps, Guided(net, 2.0)):
         steps = make(model, DIFFUSION, SHAPE, 10, **options)
         next(steps)  # fills the tables' cache

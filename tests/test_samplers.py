@@ -8,6 +8,7 @@ from core import F64, both_variances, cdf_of_bimodal, density, distance, every_p
 from diffusers import DDIMScheduler, DDPMScheduler
 
 from ddpm_course.diffusion import GaussianDiffusion
+from ddpm_course.nets import Guided
 from ddpm_course.samplers import ancestral_steps, ddim_steps, generate, sample, spaced_timesteps
 from ddpm_course.schedules import cosine_schedule, linear_schedule
 from ddpm_course.toy import bimodal, oracle
@@ -129,6 +130,23 @@ def test_many_steps_reproduce_the_mixture(sampler, variance):
     net = oracle(bimodal(), diffusion)
     x = sample(sampler(net, diffusion, (5000, 1), clip=False, generator=seeded(0)), progress=False)[:, 0]
     assert distance(x, grid, cdf_of_bimodal(grid)) < 2.2 / 5000**0.5 + 0.01 * (sampler is ddim_steps)
+
+
+@pytest.mark.parametrize("dtype", [F64, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("sampler", [ancestral_steps, ddim_steps])
+@pytest.mark.parametrize("self_condition", [False, True])
+def test_networks_of_every_precision_make_the_same_images(dtype, sampler, self_condition):
+    """The arithmetic around the network is float32's, or float64's, so its rounding alone shows: under 0.1, 1e-4."""
+    options = dict(widths=(8,), heads=2, num_classes=3, self_condition=self_condition)
+    net, diffusion = perturbed(UNet(**options)), GaussianDiffusion(cosine_schedule())
+    given = diffusion, (2, 1, 8, 8), 4
+    x_T = normal(2, 1, 8, 8, dtype=torch.float32)
+    plain = sample(sampler(net, *given, x_T=x_T, y=[0, 2], generator=seeded(1)), progress=False)
+    other = sample(sampler(net.to(dtype), *given, x_T=x_T, y=[0, 2], generator=seeded(1)), progress=False)
+    assert plain.dtype == other.dtype == torch.float32 and not torch.equal(plain, other)
+    assert (plain - other).abs().max() < (1e-4 if dtype == F64 else 0.1)
+    drawn = generate(Guided(net, 2.0), *given, y=[0, 2], sampler=sampler, progress=False)
+    assert drawn.isfinite().all() and drawn.dtype == (F64 if dtype == F64 else torch.float32)
 
 
 def test_dropout_stays_off_and_no_other_random_number_is_drawn():

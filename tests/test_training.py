@@ -212,19 +212,78 @@ MISFITS = [
     ("no images", dict(images=torch.zeros(0, 1, 8, 8, dtype=torch.uint8))),
     ("the network has no classes", dict(labels=LABELS, net=torch.nn.Conv2d(1, 1, 1))),
     (r"labels must have shape \(40,\)", dict(labels=LABELS[:39])),
-    ("labels must be a tensor of integers.*float32", dict(labels=torch.zeros(40))),
-    ("labels must be a tensor of integers.*list", dict(labels=[0] * 40)),
+    ("labels must hold integers.*float32", dict(labels=torch.zeros(40))),
+    ("labels must be a tensor.*got str", dict(labels="0" * 40)),
+    ("images must be a tensor.*got list", dict(images=[[1], [1, 2]])),
+    ("weights in torch.float16 cannot be trained", dict(net=small().half())),
     (r"labels must lie in 0\.\.2, got 1 to 3", dict(labels=LABELS + 1)),
     (r"labels must lie in 0\.\.2, got -1 to 1", dict(labels=LABELS - 1)),
     ("kind must be one of", dict(kind="mse")),
-    *((f"{name} must be more than 0", {name: 0}) for name in ("minutes", "steps", "batch_size", "report_every")),
+    *(
+        (f"{name} must be a whole number, 1 or more, got {value}", {name: value})
+        for name in ("steps", "batch_size", "report_every")
+        for value in (0, -1, 0.5, math.nan, math.inf, True)
+    ),
+    *(
+        (f"{name} must be a finite number, more", {name: x})
+        for name in ("minutes", "lr")
+        for x in (0, math.inf, math.nan)
+    ),
+    *(
+        (f"{name} must be .* from 0 to 1, got", {name: x})
+        for name in ("ema_decay", "label_dropout")
+        for x in (10, -1, "1")
+    ),
+    *(("save_minutes must be", dict(save_minutes=x)) for x in (-1, math.nan)),
+    *(("seed must be a whole number", dict(seed=x)) for x in (0.5, None)),
 ]
 
 
 @pytest.mark.parametrize("complaint, options", MISFITS, ids=lambda value: str(value)[:40])
 def test_arguments_that_do_not_fit_are_named(complaint, options):
+    options = {"steps": None} | options if "minutes" in options and "steps" not in options else options
     with pytest.raises(ValueError, match=complaint):
         go(**options)
+
+
+@pytest.mark.parametrize("dtype, tolerance", [(torch.float64, 1e-4), (torch.bfloat16, 0.05)], ids=str)
+@pytest.mark.parametrize("make", [small, unet, lambda: unet(self_condition=True)])
+def test_networks_of_other_precision_train_as_float32_does(make, dtype, tolerance):
+    """The losses of 20 steps; the average is kept in float32 at least, where small changes are not rounded away."""
+    plain, other = (go(20, net=make().to(d), lr=1e-3) for d in (torch.float32, dtype))
+    assert {p.dtype for p in other.net.parameters()} == {dtype}
+    assert {p.dtype for p in other.ema.net.parameters()} == {dtype if dtype == torch.float64 else torch.float32}
+    for (_, a), (_, b) in zip(plain.losses, other.losses, strict=True):
+        assert abs(a / b - 1) < tolerance
+    assert (weights(plain.ema.net) - weights(other.ema.net)).abs().max() < 10 * tolerance
+
+
+def test_pictures_and_labels_of_any_integers_train_the_same_network():
+    plain = weights(go(4).net)
+    for images, labels in ((IMAGES.numpy(), LABELS.numpy().astype(">i4")), (IMAGES.int(), LABELS.tolist())):
+        assert torch.equal(weights(go(4.0, images=images, labels=labels).net), plain)
+
+
+def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
+    home = tmp_path / "home"
+    home.mkdir()
+    for name in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(name, str(home))
+    monkeypatch.chdir(tmp_path)
+    saved("~/deep/model")
+    assert load_checkpoint("~/deep/model", "cpu") and load_checkpoint(Path("~/deep/model.safetensors"), "cpu")
+    go(2, checkpoint="~/state")
+    monkeypatch.setenv("DDPM_COURSE_FAST", "1")
+    options = ["--data=bundled", "--steps=2", "--widths", "8", "--out=~/new/model", "--checkpoint=~/its_state"]
+    monkeypatch.setattr(sys, "argv", ["training", *options])
+    monkeypatch.setattr(__main__, "load_images", lambda *_, **__: (IMAGES, LABELS))
+    __main__.main()
+    made = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+    names = ("deep/model.safetensors", "state", "new/model.safetensors", "its_state")
+    assert made == {f"home/{name}" for name in names}
+    monkeypatch.setattr(sys, "argv", ["training", *options, "--checkpoint=~/new/../new/model.safetensors"])
+    with pytest.raises(SystemExit, match="2"):
+        __main__.main()
 
 
 def saved(path, **about):

@@ -9,6 +9,7 @@ with several GPUs, or on the cores of one CPU, N processes share each batch:
 """
 
 import argparse
+import os
 import shlex
 import sys
 import tempfile
@@ -52,7 +53,9 @@ def main() -> None:
     parser.add_argument("--save-minutes", type=float, default=1.0, help="how often that file is written")
     parser.add_argument("--out", type=Path, required=True, help="the file to write: OUT.safetensors")
     args = parser.parse_args()
-    if args.checkpoint and weights_file(args.out).resolve() == args.checkpoint.resolve():
+    args.out = weights_file(args.out)  # the shell leaves the ~ of --out=~/model to us
+    args.checkpoint = args.checkpoint and Path(os.path.expanduser(args.checkpoint))
+    if args.checkpoint and args.out.resolve() == args.checkpoint.resolve():
         parser.error("--checkpoint and --out must be two files")
 
     def report(run: Run) -> None:

@@ -4,6 +4,7 @@
 """
 
 import hashlib
+import math
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -11,8 +12,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from ..arguments import as_labels, as_tensor, number, whole
 from ..diffusion import GaussianDiffusion
 from ..modes import fast_mode
+from ..pixels import as_images
 from .devices import Team
 from .plan import Budget, learning_rate
 from .state import Keeper, digest, unbroken
@@ -47,12 +50,12 @@ def train(
     net, diffusion: what to train, and what its output means; the network is moved to `device`
     images:         (N, C, H, W) uint8; they stay on the device and are shuffled and scaled there
     labels:         (N,) integers in 0..net.num_classes - 1, or None; `label_dropout` of them become the null class,
-                    for guidance
+                    for guidance. NumPy arrays will do for both, and integers of any type
     minutes, steps: one of the two. Minutes are turned into steps by timing the first ones (see `Budget`), and buy
                     training steps alone: what `watch` does comes on top. In fast mode there are a few steps at most.
     batch_size:     images a step, of all processes together; no more than there are
     lr:             rises over the first 50 steps, then falls along a cosine to 0 at the last
-    ema_decay:      of the moving average of the weights, see `EMA`
+    ema_decay:      of the moving average of the weights, in [0, 1], see `EMA`
     kind:           of the loss, see `diffusion_loss`
     seed:           of data order, dropped labels, t and noise; not of dropout, nor of the weights net starts with
     device:         where to train; `best_device()` by default
@@ -71,14 +74,24 @@ def train(
     Under `torchrun --nproc-per-node=N` the same call trains with N processes. They share each batch of `batch_size`;
     only the first one prints, writes and calls `watch`.
     """
-    _check(net, images, labels, minutes=minutes, steps=steps, batch_size=batch_size, report_every=report_every)
-    lr, seed, steps = float(lr), int(seed), steps if steps is None else int(steps)  # the state takes no NumPy numbers
+    if (minutes is None) == (steps is None):
+        raise ValueError("give either minutes or steps")
+    if minutes is not None:
+        number("minutes", minutes, 0, above=True)
+    else:
+        steps = whole("steps", steps, 1)  # the state takes no NumPy numbers
+    lr, seed = number("lr", lr, 0, above=True), whole("seed", seed, -(2**63), 2**63 - 1)
+    batch_size, report_every = whole("batch_size", batch_size, 1), whole("report_every", report_every, 1)
+    number("ema_decay", ema_decay, 0, 1)
+    number("label_dropout", label_dropout, 0, 1)
+    number("save_minutes", save_minutes, 0, math.inf)
+    images, labels = _data(net, images, labels)
     team = Team.join(device)
     if fast_mode() and (steps is None or steps > FAST_STEPS):
         asked = f"{minutes:g} minutes" if steps is None else f"{steps:,}"
         team.say(f"fast mode: {FAST_STEPS} steps of training instead of {asked}")
         minutes, steps = None, FAST_STEPS
-    batch_size = int(min(batch_size, len(images)))
+    batch_size = min(batch_size, len(images))
     if team.size > 1 and batch_size < 2 * team.size:
         raise ValueError(f"a batch of {batch_size} is too small for {team.size} processes: each needs two images of it")
     settings = dict(
@@ -171,28 +184,22 @@ def _planned(budget: Budget, training: Training) -> int | None:
     return steps
 
 
-def _check(net: nn.Module, images: Tensor, labels: Tensor | None, **numbers: float | None) -> None:
-    if (numbers["minutes"] is None) == (numbers["steps"] is None):
-        raise ValueError("give either minutes or steps")
-    for name, value in numbers.items():
-        if value is not None and not value > 0:
-            raise ValueError(f"{name} must be more than 0, got {value}")
-    if images.dtype != torch.uint8 or images.ndim != 4:
+def _data(net: nn.Module, images: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """Images and labels as tensors; ValueError unless the network can be trained with them."""
+    dtype = next((p.dtype for p in net.parameters()), torch.float32)
+    if dtype not in (torch.float64, torch.float32, torch.bfloat16):
+        raise ValueError(f"a network with weights in {dtype} cannot be trained: net.float() has weights that can")
+    images = as_tensor("images", images)
+    if images.is_floating_point() or images.ndim != 4:
         raise ValueError(f"images must be uint8 with shape (N, C, H, W), got {images.dtype} {tuple(images.shape)}")
-    if len(images) == 0:
+    if images.numel() == 0:
         raise ValueError("there are no images to train on")
-    if labels is None:
-        return
-    classes = getattr(net, "num_classes", None)
-    if classes is None:
-        raise ValueError("labels were given, but the network has no classes: build it with num_classes=...")
-    if not isinstance(labels, Tensor) or labels.is_floating_point():
-        raise ValueError(f"labels must be a tensor of integers, got {getattr(labels, 'dtype', type(labels).__name__)}")
-    if labels.shape != images.shape[:1]:
-        raise ValueError(f"labels must have shape ({len(images)},), one an image; got {tuple(labels.shape)}")
-    lowest, highest = torch.stack(labels.aminmax()).tolist()
-    if lowest < 0 or highest >= classes:
-        raise ValueError(f"labels must lie in 0..{classes - 1}, got {lowest} to {highest}; {classes} is the null class")
+    if labels is not None:
+        classes = getattr(net, "num_classes", None)
+        if classes is None:
+            raise ValueError("labels were given, but the network has no classes: build it with num_classes=...")
+        labels = as_labels("labels", labels, len(images), classes)
+    return as_images("images", images), labels
 
 
 def _description(net: nn.Module) -> str:

@@ -4,6 +4,8 @@ import math
 from itertools import pairwise
 from statistics import median
 
+from ..arguments import number
+
 SKIPPED = 3  # the first steps are slower than the rest
 MEASURED_SECONDS = 10.0  # then this long is timed, or a tenth of the budget if that is less
 MEASURED_TIMES = 500  # and no more than so many times, however fast a step is
@@ -27,7 +29,7 @@ class Budget:
     """
 
     def __init__(self, minutes: float, step: int = 0):
-        self.seconds = 60 * minutes
+        self.seconds = 60 * number("minutes", minutes, 0, above=True)
         self.first = step + SKIPPED
         self.marks: list[tuple[int, float]] = []  # (step, seconds spent in steps), at moments when no device is behind
         self.tenths = 0  # of the budget, gone when the plan was last looked at

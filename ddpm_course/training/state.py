@@ -5,6 +5,7 @@ Reading a file never runs code from it.
 
 import hashlib
 import io
+import os
 import signal
 import threading
 import time
@@ -34,7 +35,7 @@ class StateFile:
     FORMAT = b"ddpm_course training state 1"
 
     def __init__(self, path: str | Path, about: dict):
-        self.path, self.about = Path(path), {name: str(value) for name, value in about.items()}
+        self.path, self.about = Path(os.path.expanduser(path)), {name: str(value) for name, value in about.items()}
         if self.path.is_dir():
             words = repr(sorted(self.about.items())).encode()
             self.path = self.path / f"training-{hashlib.sha256(words).hexdigest()[:12]}"

@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from ..arguments import number
 from ..diffusion import GaussianDiffusion
 from ..losses import diffusion_loss
-from ..nets import MixedPrecision
+from ..nets import MixedPrecision, data_dtype
 from ..pixels import to_unit_range
 from .devices import Team, mixed_precision
 
@@ -25,11 +26,15 @@ class EMA:
 
     decay: the average's memory, about 1 / (1 - decay) steps; 0.9999 in Ho et al. (2020), section 4. The
            n-th update uses min(decay, (1 + n) / (10 + n)), so that the random weights of the start are soon forgotten.
+
+    The average of weights in half precision is kept in float32: a hundredth of a change would be rounded away.
     """
 
     def __init__(self, net: nn.Module, decay: float = 0.995):
+        self.decay = number("decay", decay, 0, 1)
         self.net = copy.deepcopy(net).eval().requires_grad_(False)
-        self.decay = decay
+        if any(p.dtype in (torch.bfloat16, torch.float16) for p in net.parameters()):
+            self.net.float()
         self.updates = 0
 
     @torch.no_grad()
@@ -37,7 +42,9 @@ class EMA:
         """Move the average towards net's weights; call it after the optimizer's step."""
         self.updates += 1
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        torch._foreach_lerp_(list(self.net.parameters()), list(net.parameters()), 1 - decay)
+        ours = list(self.net.parameters())
+        theirs = [theirs.to(mine.dtype) for mine, theirs in zip(ours, net.parameters(), strict=True)]
+        torch._foreach_lerp_(ours, theirs, 1 - decay)
         for ours, theirs in zip(self.net.buffers(), net.buffers(), strict=True):
             ours.copy_(theirs)
 
@@ -102,7 +109,7 @@ class Training:
         self.diffusion, self.team, self.device, self.lr, self.seed = diffusion, team, team.device, lr, seed
         self.batch_size, self.label_dropout, self.kind = batch_size, label_dropout, kind
         self.net = net.to(self.device, memory_format=torch.channels_last).train()
-        self.dtype = next((p.dtype for p in net.parameters()), torch.float32)
+        self.dtype = data_dtype(net) or torch.float32
         self.images = images.to(self.device)
         self.labels = labels.to(self.device, torch.int64) if labels is not None else None
         self.generator = torch.Generator(self.device).manual_seed(seed)  # of data order, dropped labels, t and noise
