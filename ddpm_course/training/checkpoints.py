@@ -5,6 +5,7 @@ Reading one never runs code from it.
 
 import json
 import math
+import os
 from pathlib import Path
 
 import torch
@@ -81,7 +82,7 @@ def _reject_claims(network: dict, shapes: dict[str, tuple[int, ...]]) -> None:
 
 def weights_file(path: str | Path) -> Path:
     """`path` with its suffix, given or not; "lr0.004" has none to replace, so `Path.with_suffix` will not do."""
-    path = Path(path)
+    path = Path(os.path.expanduser(path))
     return path if path.suffix == ".safetensors" else path.with_name(path.name + ".safetensors")
 
 
