@@ -14,6 +14,7 @@ import sys
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
+from urllib.parse import quote
 
 from . import REF, REPOSITORY
 
@@ -55,7 +56,8 @@ def copy(destination: Path | str, root: Path = ROOT) -> list[Path]:
 
 def open_lesson(notebook: str, others: list[str]) -> int:
     """Open a notebook in JupyterLab, which takes over this process; `others` are its own arguments."""
-    if not Path(notebook).is_file():
+    path = Path(notebook).expanduser()
+    if not path.is_file():
         print(f"There is no notebook {notebook!r} here; `python -m ddpm_course.lab copy work` brings the lessons.")
         return 1
     if find_spec("jupyterlab") is None:
@@ -63,8 +65,11 @@ def open_lesson(notebook: str, others: list[str]) -> int:
         return 1
     ours = [str(SETTINGS), os.environ.get("JUPYTER_CONFIG_PATH", "")]
     os.environ["JUPYTER_CONFIG_PATH"] = os.pathsep.join(filter(None, ours))
-    address = f"--LabApp.default_url=/lab/tree/{Path(notebook).as_posix()}"
-    sys.argv = ["jupyter-lab", "--ServerApp.root_dir=.", address, *others]
+    path, folder = path.resolve(), Path.cwd()
+    if not path.is_relative_to(folder):  # JupyterLab shows nothing from outside the folder that it is started for
+        folder = path.parent
+    address = f"--LabApp.default_url=/lab/tree/{quote(path.relative_to(folder).as_posix())}"
+    sys.argv = ["jupyter-lab", f"--ServerApp.root_dir={folder}", address, *others]
     runpy.run_module("jupyterlab", run_name="__main__", alter_sys=True)
     return 0
 

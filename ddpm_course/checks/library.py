@@ -6,6 +6,7 @@ The file works without ddpm_course: what the functions need and no exercise asks
 """
 
 import ast
+import codecs
 import contextlib
 import io
 import re
@@ -38,20 +39,45 @@ def save(exercise: Exercise, function: Callable, path: str | Path = colab.LIBRAR
     """Put function into the file, if it passes the same check there. Returns one sentence for the student."""
     path = Path(path)
     try:
-        text = path.read_text(encoding="utf-8") if path.exists() else HEADER
+        text = read(path) if path.exists() else HEADER
         text = add(text, exercise, function)
         namespace = execute(text, path.name)
-        verdict = judge.check(exercise, namespace[exercise.name], namespace.get("Schedule", schedules.Schedule))
+        verdict = verdict_on(exercise, namespace[exercise.name], namespace.get("Schedule", schedules.Schedule))
         if not verdict.solved:
             raise CannotSave(f"in an empty process it no longer passes. {' '.join(verdict.text)}")
         write_atomically(path, text)
     except CannotSave as reason:
         return f"Not saved: {reason}"
-    except (OSError, UnicodeError) as error:
+    except OSError as error:
         return f"Not saved: {path.name} cannot be read or written ({error})."
+    except Exception as error:  # nothing but a sentence comes out of a check, whatever somebody wrote
+        return f"Not saved: the course cannot copy this answer ({type(error).__name__}: {error})."
     mine = sum(not block["given"] for block in BLOCK.finditer(text))
     where = colab.named(path) if path.is_relative_to(colab.DRIVE) else path.name
     return f"Saved in {where}, which now holds {mine} function{'s' * (mine != 1)} of yours."
+
+
+def read(path: Path) -> str:
+    """The file's text, however an editor saved it: with a byte-order mark, in UTF-16, with Windows' ends of lines.
+
+    raises  CannotSave for what is no such text; OSError
+    """
+    content = path.read_bytes()
+    wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    try:
+        text = content.decode("utf-16" if wide else "utf-8-sig")
+    except UnicodeError as error:
+        raise CannotSave(f"{path.name} is not UTF-8 text ({error}). Save it as UTF-8.") from None
+    return re.sub(r"\r\n?", "\n", text)
+
+
+def verdict_on(exercise: Exercise, function: Any, schedule_class: type = schedules.Schedule) -> judge.Verdict:
+    """What `judge.check` finds; whatever a function or its result does to the judge, a verdict comes out."""
+    try:
+        return judge.check(exercise, function, schedule_class)
+    except Exception as error:
+        says = f"This answer cannot be judged: looking at it raises {type(error).__name__}: {error!s:.200}"
+        return judge.Verdict("wrong", [says], problem="raises")
 
 
 def add(text: str, exercise: Exercise, function: Callable, *, given: bool = False) -> str:
@@ -96,7 +122,8 @@ def execute(text: str, name: str = colab.LIBRARY) -> dict[str, Any]:
         while trace is not None:
             line = trace.tb_lineno if trace.tb_frame.f_code.co_filename == name else line
             trace = trace.tb_next
-        raise CannotSave(f"{name} does not run by itself: line {line} raises {type(error).__name__}: {error}") from None
+        where = f"line {line} raises " * (line is not None)
+        raise CannotSave(f"{name} does not run by itself: {where}{type(error).__name__}: {error}") from None
     finally:
         del sys.modules[module.__name__]
     return module.__dict__

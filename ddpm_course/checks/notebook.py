@@ -11,7 +11,7 @@ from ..exercises.records import Case, Mistake
 from ..exercises.written import Exercise
 from ..modes import graded, saving
 from ..schedules import Schedule
-from . import display, judge, library
+from . import display, library
 from .judge import Verdict
 from .running import instance
 
@@ -50,7 +50,7 @@ class Check:
 
     def check(self, function: Any, schedule_class: type = Schedule) -> Verdict:
         """Judge a function without showing, saving or returning anything else. Cases use `schedule_class`."""
-        return judge.check(self.exercise, function, schedule_class)
+        return library.verdict_on(self.exercise, function, schedule_class)
 
     def __call__(self, function: Any, *, save: bool = True) -> Callable:
         """Check a function, show the verdict, and return what the lesson goes on with.

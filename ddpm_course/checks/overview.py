@@ -4,7 +4,7 @@ from pathlib import Path
 
 from .. import colab
 from ..exercises import EXERCISES
-from . import display, judge, library
+from . import display, library
 
 
 def reset(name: str) -> None:
@@ -31,8 +31,8 @@ def progress(path: str | Path | None = None) -> bool:
     returns  False if the file does not run or holds a function that does not pass
     """
     path = Path(path or colab.own_folder() / colab.LIBRARY)
-    text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
     try:
+        text = library.read(path) if path.exists() else ""
         namespace = library.execute(text, path.name)
     except library.CannotSave as reason:
         display.show(
@@ -50,7 +50,7 @@ def progress(path: str | Path | None = None) -> bool:
             detail = "given, not yours yet"
         elif exercise.name in namespace:
             arguments = [namespace["Schedule"]] if "Schedule" in namespace else []
-            verdict = judge.check(exercise, namespace[exercise.name], *arguments)
+            verdict = library.verdict_on(exercise, namespace[exercise.name], *arguments)
             status, detail = verdict.status, "solved" if verdict.solved else " ".join(verdict.text)
             solved += verdict.solved
             good &= verdict.solved

@@ -4,6 +4,7 @@ import ast
 import builtins
 import inspect
 import linecache
+import re
 import symtable
 import sys
 import textwrap
@@ -30,11 +31,12 @@ def source_of(thing: Callable | type) -> str | None:
     if code is not None:
         linecache.checkcache(code.co_filename)
         texts.insert(0, "".join(linecache.getlines(code.co_filename)))
-    for text in texts:
+    # IPython cuts cells where str.splitlines does, at U+2028 in a comment too: such a cell is found in the history
+    for text in (re.sub(r"\r\n?", "\n", text) for text in texts):
         for node in _definitions(text, thing.__name__):
             if code is None or _has_code(text, node, code):  # a class without methods has nothing to compare
                 first = min([node.lineno, *(d.lineno for d in node.decorator_list)])
-                lines = text.splitlines()[first - 1 : node.end_lineno]
+                lines = text.split("\n")[first - 1 : node.end_lineno]  # where Python ends a line, and nowhere else
                 return textwrap.dedent("\n".join(lines)) + "\n"
     return None
 

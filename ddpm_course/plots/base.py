@@ -40,7 +40,7 @@ STYLE = {
 @contextmanager
 def style():
     """The course's look, for a figure of your own: `with plots.style(): fig, ax = plt.subplots()`; or a decorator."""
-    with plt.rc_context(STYLE):
+    with plt.style.context(["default", STYLE]):  # not from a matplotlibrc, which may ask for LaTeX, or for a dark page
         yield
 
 
@@ -71,7 +71,8 @@ def finish(figure: Figure, summary: str = "") -> Figure:
 def in_colors(figure: Figure, levels: int) -> Picture:
     """The figure as a PNG of so many colours: 128 take a quarter of the bytes; a lesson holds two dozen figures."""
     file, small = io.BytesIO(), io.BytesIO()
-    figure.savefig(file, format="png", dpi=figure.dpi, bbox_inches="tight")
+    with plt.style.context("default"):  # ticks and their labels are made only now
+        figure.savefig(file, format="png", dpi=figure.dpi, bbox_inches="tight")
     picture = Image.open(file).convert("RGB").quantize(levels, dither=Image.Dither.NONE)
     picture.save(small, "png", optimize=True)
     return Picture(base64.b64encode(small.getvalue()).decode(), "png", describe(figure))
@@ -86,5 +87,6 @@ def as_jpeg(figure: Figure, quality: int = 50) -> Picture:
     """A figure full of noisy photographs in few bytes, shown at once: as PNG a handful of them fill a notebook."""
     file = io.BytesIO()
     options = {"quality": quality, "optimize": True}
-    figure.savefig(file, format="jpeg", dpi=figure.dpi, bbox_inches="tight", pil_kwargs=options)
+    with plt.style.context("default"):
+        figure.savefig(file, format="jpeg", dpi=figure.dpi, bbox_inches="tight", pil_kwargs=options)
     return Picture(base64.b64encode(file.getvalue()).decode(), "jpeg", describe(figure))

@@ -103,7 +103,10 @@ def find(folder: Path, known: list[Lesson]) -> list[Submission]:
 
 
 def _notebooks(folder: Path) -> Iterator[Path]:
-    """Files called .ipynb, and in place of what lies too deep the folder itself."""
+    """Files called .ipynb, and in place of what lies too deep the folder itself.
+
+    What begins with a dot is an editor's or a Mac's own, as is __MACOSX in what a Mac has packed.
+    """
     folders = [folder]
     while folders:
         inside = folders.pop()
@@ -114,12 +117,13 @@ def _notebooks(folder: Path) -> Iterator[Path]:
             continue
         for entry in entries:
             path = inside / entry.name
+            if entry.name.startswith(".") or entry.name == "__MACOSX":
+                continue
             if entry.is_dir(follow_symlinks=False):
-                if entry.name != ".ipynb_checkpoints":
-                    deep = len(path.relative_to(folder).parts) >= DEEPEST
-                    yield from [path / "?.ipynb"] if deep else []
-                    folders += [] if deep else [path]
-            elif entry.name.endswith(".ipynb"):
+                deep = len(path.relative_to(folder).parts) >= DEEPEST
+                yield from [path / "?.ipynb"] if deep else []
+                folders += [] if deep else [path]
+            elif entry.name.lower().endswith(".ipynb"):
                 yield path
 
 
@@ -165,8 +169,7 @@ def _fill(found: Submission, cells: list[dict], known: list[Lesson]) -> None:
         return next((lesson.exercises[i] for i in cell["ids"] if i in lesson.exercises), None)
 
     def by_name(cell: dict, lesson: Lesson) -> str | None:
-        defined = re.findall(r"^(?:def|class) (\w+)", cell["source"], flags=re.MULTILINE)
-        return next((name for name in defined if name in lesson.exercises.values()), None)
+        return next((name for name in defined(cell["source"]) if name in lesson.exercises.values()), None)
 
     def how_many(lesson: Lesson) -> tuple[int, int]:
         return tuple(len({by(cell, lesson) for cell in cells} - {None}) for by in (by_id, by_name))
@@ -179,13 +182,30 @@ def _fill(found: Submission, cells: list[dict], known: list[Lesson]) -> None:
         return
     lesson, place = found.lesson, ""
     course = {id: source for id, source, _ in lesson.cells}
-    identified = {by_id(cell, lesson) for cell in cells}
+    stubs = {essence(source): exercise for _, source, exercise in lesson.cells if exercise}
     for cell in cells:
         place = next((i for i in cell["ids"] if i in course), place)
-        exercise = by_id(cell, lesson)
-        if exercise is None and (named := by_name(cell, lesson)) not in identified:
-            exercise = named
-        if exercise:
+        exercise, stub = by_id(cell, lesson), stubs.get(essence(cell["source"]))
+        if exercise is None and stub is None and cell["source"] not in course.values():
+            exercise = by_name(cell, lesson)
+        if stub:  # also a copy of it below an answer, which does not take back what the student saw solved
+            found.answers.setdefault(stub, [])
+        elif exercise:
             found.answers.setdefault(exercise, []).append(cell["source"])
         elif cell["source"] not in course.values() and not any(i.startswith("check-") for i in cell["ids"]):
             found.others.setdefault(place, []).append(cell["source"])
+    for id, exercise in lesson.exercises.items():
+        if not found.answers.get(exercise):  # perhaps its answer was merged with another one's
+            merged = [one for own in found.answers.values() for one in own if exercise in defined(one)]
+            if merged or exercise in found.answers:
+                found.answers[exercise] = merged or [course[id]]
+
+
+def defined(source: str) -> list[str]:
+    """The functions and classes that a cell defines at the left margin."""
+    return re.findall(r"^(?:def|class) (\w+)", source, flags=re.MULTILINE)
+
+
+def essence(source: str) -> str:
+    """A cell without comments, space, and lines that call a check: the same for every untouched copy of a stub."""
+    return re.sub(r"^\w+ = checks\.\w+\(.*|#.*|\s", "", source, flags=re.MULTILINE)
