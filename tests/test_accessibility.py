@@ -59,10 +59,8 @@ def test_the_text_can_be_listened_to(lesson):
 
 
 def test_faults_of_the_text_are_found():
-    fine = '![A map](a.png) and <img src="b.png" alt="a boot">'
-    assert faults_of_text(["# A", "## B", "### C\n\n```\n#### no heading\n```", "## D", fine]) == []
-    assert faults_of_text(["# A\n\n### B", "# C"]) == ["### B", "# C"]
-    assert faults_of_text(["## A", '![ ](a.png) <img src="b.png" alt="">']) == ["## A", "![ ](", "<img"]
+    broken = ["# A\n\n### B", "# C", '![ ](a.png) <img src="b.png" alt="">']
+    assert faults_of_text(broken) == ["### B", "# C", "![ ](", "<img"]
 
 
 SHOWN = """

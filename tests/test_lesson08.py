@@ -1,10 +1,7 @@
 """The numbers that lesson 08 states, against truths that the lesson does not compute with."""
 
-import math
-
 import numpy as np
 import pytest
-import scipy.stats
 import torch
 
 from ddpm_course import toy
@@ -63,9 +60,3 @@ def test_scores_of_counts_that_are_chance(lesson):
     z = torch.stack([score(c, torch.from_numpy(shares)) for c in counts])
     assert z.mean().abs() < 0.02 and abs(z.std() - 1) < 0.02
     assert 0.001 < (z.abs() > 3).double().mean() < 0.005
-
-
-def test_the_answers_of_the_quiz():
-    assert 3.5 * 784 / 8 == 343
-    assert math.log2(10) / 784 == pytest.approx(0.0042, abs=5e-5)
-    assert scipy.stats.binomtest(0, 1000).proportion_ci(0.90).high == pytest.approx(0.003, abs=2e-4)
