@@ -7,6 +7,7 @@ import io
 import json
 import posixpath
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -84,10 +85,11 @@ def labels_in(tables: list[Table]) -> set:
     """The labels that occur; nothing where there are too many to be classes."""
     labels = set()
     for table in tables:
-        for batch in _batches(table, [table.label] if table.label else [], rows=1024):
-            labels |= {label for label in batch[0] if isinstance(label, str | int | float)}
-            if len(labels) > MOST_CLASSES:
-                return set()
+        with suppress(Exception):  # a damaged table: `pictures_in` says so
+            for batch in _batches(table, [table.label] if table.label else [], rows=1024):
+                labels |= {label for label in batch[0] if isinstance(label, str | int | float)}
+                if len(labels) > MOST_CLASSES:
+                    return set()
     return labels
 
 
