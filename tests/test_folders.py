@@ -278,13 +278,14 @@ def test_orientation_is_read_alone_and_nonsense_costs_nothing(tmp_path):
         assert pixels.shape == ((16, 8) if orientation > 4 else (8, 16))
         row, column = np.argwhere(pixels == 0).mean(0) > [side / 2 for side in pixels.shape]
         assert f"{'tb'[int(row)]}{'lr'[int(column)]}" == dark
-    for nonsense in (
-        b"Exif\0\0MM\0*\0\0\0\x08\xff\xff",
-        b"Exif\0\0" + bytes(range(200)),
-        b"Exif\0\0II*\0\x08\0\0\0\1\0\x12\1",
+    entries = b"\x01\x12\0\3\0\0\0\1\0\6\0\0" + b"\x01\x11\0\2\0\0\0\2n\xe6\x80\xd0"  # turned; offsets that are text
+    for nonsense, shape in (
+        (b"MM\0*\0\0\0\x08\0\2" + entries + b"\0\0\0\0", (1, 16, 8)),  # cannot be written back
+        (b"MM\0*\0\0\0\x08\xff\xff", (1, 8, 16)),
+        (bytes(range(200)), (1, 8, 16)),
     ):
-        Image.fromarray(corner).save(tmp_path / "b.jpg", exif=nonsense)
-        assert open_picture(tmp_path / "b.jpg", None).shape == (1, 8, 16)
+        Image.fromarray(corner).save(tmp_path / "b.jpg", exif=b"Exif\0\0" + nonsense)
+        assert open_picture(tmp_path / "b.jpg", None).shape == shape
 
 
 def test_deep_grey_with_gaps(tmp_path):
