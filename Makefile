@@ -15,6 +15,8 @@ else
 endif
 PY := $(BIN)/python
 ON_PYTHON = $(shell $(PYTHON) -c 'import sys; print(".".join(map(str, sys.version_info[:3])))' 2>&1 | tail -n 1)
+NO_TORCH = { echo 'If pip found no torch above: PyTorch is built for Python 3.11 to 3.14, and this is $(ON_PYTHON).' \
+  'Remove $(VENV) and name another one: make $(MAKECMDGOALS) PYTHON=python3.13'; exit 1; }
 
 .PHONY: help lab test notebooks bench test-install test-browser format clean
 .DEFAULT_GOAL := help
@@ -53,24 +55,24 @@ clean:  ## remove what these commands made, except work/
 
 # A stamp says that an installation is complete; it is made again when the lists of dependencies change.
 $(VENV)/.lab: requirements.txt pyproject.toml | $(PY)
-	$(PY) -m pip install -r requirements.txt
+	$(PY) -m pip install -r requirements.txt || $(NO_TORCH)
 	@touch $@
 
 $(VENV)/.test: requirements.txt pyproject.toml | $(PY)
-	$(PY) -m pip install -e '.[test]' -r requirements.txt
+	$(PY) -m pip install -e '.[test]' -r requirements.txt || $(NO_TORCH)
 	@touch $@ $(VENV)/.lab
 
 $(VENV)/.bench: requirements.txt pyproject.toml | $(PY)
-	$(PY) -m pip install -e '.[bench]' -r requirements.txt
+	$(PY) -m pip install -e '.[bench]' -r requirements.txt || $(NO_TORCH)
 	@touch $@ $(VENV)/.lab
 
 $(VENV)/.browser: requirements.txt pyproject.toml | $(PY)
-	$(PY) -m pip install -e '.[browser]' -r requirements.txt
+	$(PY) -m pip install -e '.[browser]' -r requirements.txt || $(NO_TORCH)
 	@touch $@ $(VENV)/.lab
 
 $(PY):
-	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null || { \
-	  echo 'The course needs Python 3.11, 3.12 or 3.13; $(PYTHON) is: $(ON_PYTHON)'; \
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo 'The course needs Python 3.11 or newer; $(PYTHON) is: $(ON_PYTHON)'; \
 	  echo 'Name the one to use: make $(MAKECMDGOALS) PYTHON=python3.12'; exit 1; }
 	@echo 'Setting up $(VENV). This downloads PyTorch and JupyterLab; the README says how much, and how to take less.'
 	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \

@@ -131,6 +131,14 @@ def test_an_exercise_not_solved_yet_comes_in_as_given_and_is_replaced_later(shel
     assert library.given_names(text()) == {"Schedule"} and "def column" in text()
 
 
+@pytest.mark.parametrize("sign", "\u2028\u2029\x85\x0b\x0c\x1c")
+def test_signs_at_which_python_ends_no_line_are_kept(shell, sign):
+    """str.splitlines cuts there, and so does what IPython remembers of a cell."""
+    answer = f"def next_variance(v, b):\n    'One{sign}two.'\n    # a{sign}b\n    return (1 - b) * v + b"
+    assert solve(shell, "next_variance", answer).startswith("Saved in") and f"# a{sign}b\n" in text()
+    assert checks.progress()
+
+
 # ---- what stays out
 
 
@@ -201,6 +209,27 @@ def test_a_file_that_cannot_be_read_or_written_is_a_sentence_and_writing_is_atom
     monkeypatch.setattr(os, "replace", Mock(side_effect=OSError("disk full")))
     assert "disk full" in solve(shell, "next_variance")
     assert text() == before and [path.name for path in Path().iterdir()] == ["my_ddpm.py"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "cp1252"])
+def test_a_file_is_read_however_an_editor_saved_it(shell, encoding, capsys):
+    solve(shell, "q_step")
+    saved = text().replace("ε", "µ").replace("\n", "\r\n").encode(encoding, "replace")
+    Path("my_ddpm.py").write_bytes(saved)
+    readable = encoding != "cp1252"  # which nobody can tell from UTF-8 that is broken
+    capsys.readouterr()
+    assert checks.progress() == readable and ("Save it as UTF-8" in capsys.readouterr().out) != readable
+    assert solve(shell, "next_variance").startswith("Saved in" if readable else "Not saved: my_ddpm.py is not UTF-8")
+    assert not readable or "# µ has the variance β" in text()
+
+
+def test_nothing_but_a_verdict_comes_out_of_a_check(shell, monkeypatch, capsys):
+    shell.run("class Odd:\n    def __repr__(self):\n        raise OSError('me')\nchecks.next_variance(Odd())")
+    assert checks.next_variance.verdict.status == "wrong" and "raises OSError: me" in capsys.readouterr().out
+    monkeypatch.setattr(library, "entry", Mock(side_effect=IndentationError("me")))
+    assert solve(shell, "next_variance").startswith("Not saved: the course cannot copy this answer (IndentationError")
+    Path("my_ddpm.py").write_text(library.HEADER + "\0", encoding="utf-8")
+    assert not checks.progress() and "line None" not in capsys.readouterr().out
 
 
 def test_the_command_line_checks_the_file_again(shell, monkeypatch, capsys):

@@ -205,19 +205,23 @@ here = pathlib.Path(__file__).parent.parent
 
 @pytest.fixture
 def setup(tmp_path):
-    """Runs the setup cell and an import in a folder, with nothing installed but Colab's torch and numpy, in site/."""
+    """Runs the setup cell and an import in a folder, with Colab's torch and numpy and empty libraries, in site/."""
     site = tmp_path / "site"
     save(site / "pip" / "__main__.py", PIP)
     for name, version in {"torch": "2.9.0+cu126", "torchvision": "0.24.0+cu126", "numpy": "2.0.2", "pip": "1"}.items():
         save(site / name / "__init__.py", "")
         text = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
         save(site / f"{name}-{version}.dist-info" / "METADATA", text)
+    for name in ("PIL", "datasets", "matplotlib", "einops", "tqdm", "safetensors", "ipywidgets"):
+        save(site / name / "__init__.py", "")
     script = editions.setup_cell() + "\nimport ddpm_course\nprint(ddpm_course.__file__)"
 
-    def in_folder(name):
+    def in_folder(name, before=""):
         (tmp_path / name).mkdir(parents=True, exist_ok=True)
         (site / "asked").unlink(missing_ok=True)
-        done = run(sys.executable, "-S", "-c", script, cwd=tmp_path / name, env=os.environ | {"PYTHONPATH": str(site)})
+        done = run(
+            sys.executable, "-S", "-c", before + script, cwd=tmp_path / name, env=os.environ | {"PYTHONPATH": str(site)}
+        )
         return done, (site / "asked").read_text().split() if (site / "asked").exists() else []
 
     return in_folder
@@ -242,3 +246,17 @@ def test_setup_finds_the_course_or_has_pip_bring_it_once(setup, tmp_path, case):
         done, requested = setup(folder)
         package = tmp_path / found / "ddpm_course" / "__init__.py"
         assert (done.stdout, done.stderr, requested) == (f"{package}\n", "", install)
+
+
+OTHERS = {  # how this Python is made another one, and what is said of it
+    "import sys; sys.path[:] = [path for path in sys.path if 'site' not in path]\n": "has no torch, torchvision, numpy",
+    "import sys; sys.version_info = (3, 9, 18, 'final', 0)\n": "and the course needs 3.11 or newer.",
+}
+
+
+@pytest.mark.parametrize("change", OTHERS)
+def test_setup_says_in_a_sentence_which_python_has_no_course(setup, tmp_path, change):
+    save(tmp_path / "clone" / "ddpm_course" / "__init__.py", "")
+    told = setup("clone/notebooks", change)[0].stderr.splitlines()[-1]
+    assert "Select the Python that has the course (Kernel → Change Kernel, in VS Code: Select Kernel)" in told
+    assert f": this one, {sys.executable}, " in told and OTHERS[change] in told

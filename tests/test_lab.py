@@ -47,11 +47,16 @@ def test_settings_of_the_machine_come_second_and_what_cannot_be_opened_is_a_sent
     monkeypatch.setenv("JUPYTER_CONFIG_PATH", "/mine")
     monkeypatch.setattr(sys, "argv", sys.argv)
     started = []
-    monkeypatch.setattr(lab.runpy, "run_module", lambda name, **_: started.append((name, sys.argv[-1])))
-    notebook = str(save(tmp_path / "a b.ipynb", ""))
+    monkeypatch.setattr(lab.runpy, "run_module", lambda name, **_: started.append((name, *sys.argv[1:])))
+    notebook = str(save(tmp_path / "lessons" / "a #?%.ipynb", ""))
     assert lab.main([notebook, "--no-browser"]) == 0
     assert os.environ["JUPYTER_CONFIG_PATH"] == f"{lab.SETTINGS}{os.pathsep}/mine"
-    assert started == [("jupyterlab", "--no-browser")]
+    monkeypatch.chdir(tmp_path)
+    assert lab.main(["lessons/a #?%.ipynb"]) == 0
+    url, page = "--LabApp.default_url=/lab/tree/", "a%20%23%3F%25.ipynb"  # the page, below the folder that is served
+    here = ("jupyterlab", f"--ServerApp.root_dir={tmp_path}", f"{url}lessons/{page}")
+    elsewhere = ("jupyterlab", f"--ServerApp.root_dir={tmp_path / 'lessons'}", url + page, "--no-browser")
+    assert started == [elsewhere, here]
     monkeypatch.setattr(lab, "find_spec", lambda name: None)
     assert lab.main([notebook]) == lab.main(["none.ipynb"]) == lab.main([]) == 1
     told = capsys.readouterr().out

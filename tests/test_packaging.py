@@ -106,6 +106,7 @@ def test_a_command_of_before_names_the_new_one_and_does_the_work(tmp_path, capsy
 FAKE_PYTHON = """#!/bin/sh
 echo "$@" >> "{log}"
 case "$2" in *version_info\\[*) echo "{version}";; *version_info\\ \\<*) exit {refused};; esac
+case "$2 $3" in "pip install") exit {pip};; esac
 if [ "$2" = venv ]; then mkdir -p "$3/bin" && cp "$0" "$3/bin/python"; fi
 """
 
@@ -116,9 +117,9 @@ def make(tmp_path):
     for name in ("Makefile", "requirements.txt", "pyproject.toml"):
         save(tmp_path / "clone" / name, (ROOT / name).read_bytes())
 
-    def make(*arguments, version="3.12.1", refused=0):
+    def make(*arguments, version="3.12.1", refused=0, pip=0):
         log = save(tmp_path / "log", "")
-        python = save(tmp_path / "python", FAKE_PYTHON.format(log=log, version=version, refused=refused))
+        python = save(tmp_path / "python", FAKE_PYTHON.format(log=log, version=version, refused=refused, pip=pip))
         python.chmod(0o755)
         done = run("make", *arguments, f"PYTHON={python}", cwd=tmp_path / "clone")
         return done, [line for line in log.read_text().splitlines() if not line.startswith("-c")]
@@ -144,7 +145,11 @@ def test_make_sets_up_once_copies_opens_and_tests(make, tmp_path):
     shutil.rmtree(tmp_path / "clone" / ".venv")
     done, calls = make("lab", version="3.10.4", refused=1)
     assert done.returncode != 0 and calls == [] and not (tmp_path / "clone" / ".venv").exists()
-    assert re.search(r"needs Python 3.11, 3.12 or 3.13.* is: 3.10.4\n.*make lab PYTHON=", done.stdout)
+    assert re.search(r"needs Python 3.11 or newer.* is: 3.10.4\n.*make lab PYTHON=", done.stdout)
+    done, calls = make("test", version="3.15.0", pip=1)
+    assert done.returncode != 0 and calls == ["-m venv .venv", install_all]
+    assert re.search(r"PyTorch is built for Python 3.11 to 3.14, and this is 3.15.0.*make test PYTHON=", done.stdout)
+    assert PROJECT["requires-python"] == ">=3.11"  # whatever comes: PyTorch decides
 
 
 PARTS = ["test", "test TEST_ARGS=tests/test_answers.py tests/test_checks_*.py", "test-browser LESSONS=00 03"]

@@ -1,5 +1,6 @@
 """What the pictures are made of."""
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
@@ -31,3 +32,18 @@ def test_an_animation_is_a_gif_with_every_frame(tmp_path):
     film = Image.open(tmp_path / "film.gif")
     assert film.n_frames == 5 and film.size == (18, 10)
     assert 'alt="noise &amp; &quot;boots&quot;"' in shown._repr_html_() and 'width="72"' in shown._repr_html_()
+
+
+def test_a_matplotlibrc_changes_no_figure():
+    """LaTeX, say, which is not on this machine; ticks and their labels are made when a figure is written."""
+
+    def drawn():
+        with plots.style():
+            figure, ax = plt.subplots()
+            ax.plot([0, 1e6], label="$x_0$")
+            ax.legend()
+        return plots.base.in_colors(plots.finish(figure), 128).data, plots.base.as_jpeg(figure).data
+
+    before = drawn()
+    with plt.rc_context({"text.usetex": True, "lines.linewidth": 9, "savefig.facecolor": "k", "axes.titlesize": 3}):
+        assert drawn() == before

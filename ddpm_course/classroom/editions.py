@@ -36,7 +36,8 @@ def setup_cell() -> str:
 
     It takes the package from the clone around the notebook, else leaves an installed one alone, else (Colab, or a
     notebook downloaded alone) installs the one that this notebook was published with. pip is told the versions of
-    torch, torchvision and numpy that are there, so it leaves them alone. A failure is one sentence, no traceback.
+    torch, torchvision and numpy that are there, so it leaves them alone. A failure is one sentence, no traceback; so is
+    a Python that is too old (down to 3.8 this cell runs) or in which the libraries are not.
     """
     return f"""\
 # @title Setup: finds the course, or installs it (up to a minute). Silent when all is well.
@@ -47,8 +48,13 @@ from pathlib import Path
 from subprocess import run
 
 COURSE = "git+https://github.com/{REPOSITORY}@{REF}"
+NEEDS = "torch torchvision numpy PIL datasets matplotlib einops tqdm safetensors ipywidgets"
+SELECT = "Select the Python that has the course (Kernel → Change Kernel, in VS Code: Select Kernel)"
+this, text = f"this one, {{sys.executable}},", ""
 folders = [Path.cwd(), *Path.cwd().parents]
-if clone := next((f for f in folders if (f / "ddpm_course" / "__init__.py").exists()), None):
+if sys.version_info < (3, 11):
+    text = f"{{SELECT}}: {{this}} is {{sys.version.split()[0]}}, and the course needs 3.11 or newer."
+elif clone := next((f for f in folders if (f / "ddpm_course" / "__init__.py").exists()), None):
     sys.path.insert(0, str(clone))
 elif getattr(util.find_spec("ddpm_course"), "origin", None) is None:
     here = [name for name in ("torch", "torchvision", "numpy") if util.find_spec(name)]
@@ -58,10 +64,14 @@ elif getattr(util.find_spec("ddpm_course"), "origin", None) is None:
     invalidate_caches()
     if done.returncode:
         why = re.findall(r"(?im)^\\s*(?:fatal|error): (?!subprocess)(.+)", done.stderr) or ["?"]
-        text = f"The course could not be installed (is there a network, and git?): {{why[-1]}}"
-        problem = RuntimeError(text)
-        problem._render_traceback_ = lambda: [text]  # the sentence alone
-        raise problem"""
+        needed = "a network, git, and a Python from 3.11 to 3.14, for which there is a PyTorch"
+        text = f"The course could not be installed (is there {{needed}}?): {{why[-1]}}"
+if not text and (lacking := [name for name in NEEDS.split() if not util.find_spec(name)]):
+    text = f"{{SELECT}}: {{this}} has no {{', '.join(lacking)}}."
+if text:
+    error = RuntimeError(text)
+    error._render_traceback_ = lambda: [text]  # the sentence alone
+    raise error"""
 
 
 # ---- sources and the student edition ------------------------------------------------------------------------------

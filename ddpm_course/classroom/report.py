@@ -168,13 +168,16 @@ def run(options: argparse.Namespace) -> int:
         except ExceptionGroup as group:
             raise group.exceptions[0] from None
     rows = table.rows
-    from .grading.figure import draw  # takes a second: matplotlib
+    import matplotlib.pyplot as plt  # takes a second
+
+    from .grading.figure import draw
 
     for lesson in known:
         if theirs := [row for row in rows if row["lesson"] == lesson.name and row["exercise"]]:
             print("\n".join(as_text(lesson, theirs)), end="\n\n")
             picture = io.BytesIO()
-            draw(lesson.name, summary(lesson, theirs)).savefig(picture)
+            with plt.style.context("default"):
+                draw(lesson.name, summary(lesson, theirs)).savefig(picture)
             write_atomically(options.out / f"{lesson.name}.png", picture.getvalue())
     if unreadable := [row for row in rows if row["status"] == "unreadable"]:
         lines = [f"    {row['student']}: {row['problem']}" for row in unreadable]

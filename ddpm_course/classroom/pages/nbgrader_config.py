@@ -4,6 +4,8 @@ import os
 import sys
 from pathlib import Path
 
+from ddpm_course.classroom.mending import Mend
+
 here = Path(__file__).resolve().parent
 c = get_config()  # noqa: F821 (nbgrader provides it)
 
@@ -22,6 +24,9 @@ c.Execute.iopub_timeout = 60  # for a reply that is on its way; its own limit of
 c.Execute.kernel_manager_class = (
     "ddpm_course.classroom.kernels.PatientKernelManager"  # beside sliders, replies get overlooked
 )
+
+# Cells that students deleted or copied are put in order first: nbgrader gives up over them.
+c.Autograde.sanitize_preprocessors.prepend([Mend])
 
 # What stands where a solution was, as in the student edition.
 c.ClearSolutions.code_stub = {"python": "$stub"}
