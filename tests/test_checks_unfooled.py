@@ -1,9 +1,11 @@
 """What once fooled a check: traces, draws, gradients cut off, functions without an end, coincidences for causes."""
 
 import functools
+import itertools
 import re
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 import torch
@@ -35,6 +37,8 @@ LEFT_BEHIND = [  # answers whose results are right, and what is said of them
     ("q_sample", "torch.manual_seed(0)\n" + X + "return x", "seeds the notebook's random numbers"),
     ("q_sample", "np.random.seed(0)\nrandom.seed(0)\n" + X + "return x", "seeds the notebook's random numbers"),
     ("q_sample", "torch.set_grad_enabled(False)\n" + X + "return x", "gradients on or off"),
+    ("my_alpha_bars", "x = torch.linspace(9, -10, T, dtype=torch.float64) + 0.01 * torch.rand(1)\nreturn torch.cat([torch.ones(1), x.sigmoid()])", "draws random numbers of its own"),
+    ("q_sample", "torch.randn(3)\n" + X + "return x", "draws random numbers of its own"),
     ("q_sample", "torch.no_grad().__enter__()\n" + X + "return x", "gradients on or off"),
     ("q_sample", X + "torch.set_default_dtype(torch.float64)\nreturn x", "default dtype"),
     ("q_sample", X + "torch.set_default_device('meta')\nreturn x", "default device"),
@@ -69,7 +73,6 @@ def test_what_a_right_result_leaves_behind_makes_it_wrong(name, answer, says):
         + X.replace("signal,", "    signal,").replace("\nx", "\n    x")
         + "return x",
         "state = np.random.get_state()\nnp.random.seed(0)\nnp.random.set_state(state)\n" + X + "return x",
-        "torch.randn(3)\n" + X + "return x",
         "with torch.no_grad(), torch.device('cpu'):\n    pass\n" + X + "return x",
     ],
 )
@@ -115,11 +118,20 @@ def test_values_through_which_no_gradient_flows_are_wrong_where_a_training_needs
 POSTERIOR = "column = (-1,) + (1,) * (x0.ndim - 1)\nb, a, ab, prev = (w.reshape(column).float() for w in "
 POSTERIOR += "(schedule.beta[t], schedule.alpha[t], schedule.alpha_bar[t], schedule.alpha_bar[t - 1]))\n"
 POSTERIOR += "mean = (prev.sqrt() * b * x0 + a.sqrt() * (1 - prev) * xt) / (1 - ab)\nvar = b * (1 - prev) / (1 - ab)\n"
+DESIGN = "table = torch.cat([torch.ones(1), torch.linspace(9, -10, T).double().sigmoid()])\n"
 TYPES = [
     ("posterior", POSTERIOR + "return mean, var", None, ""),
     ("posterior", POSTERIOR + "return {'mean': mean, 'variance': var.expand_as(mean)}", "type", "returns a dict"),
     ("training_loop", TRAIN + "return {'list of losses': losses}", "type", "returns a dict"),
     ("linear_betas", "torch.linspace(first, last, T)", "dtype", "Compute in float64, from the first tensor on"),
+    (
+        "my_alpha_bars",
+        "return torch.linspace(9, -10, T + 1).sigmoid().square().half()",
+        "dtype",
+        "are float16: compute in float64",
+    ),
+    ("my_alpha_bars", DESIGN + "return table if T < 500 else table[:-2]", "shape", "Right in"),
+    ("next_variance", "return torch.ones(2)", "type", "a tensor of shape (2,) for numbers"),
     ("q_sample", X + "return x.double()", "dtype", "which a network of float32 weights refuses"),
 ]
 
@@ -152,13 +164,37 @@ HALF_RIGHT = [
     ),
     ("posterior", POSTERIOR + "return mean, 0.9 * var", "In every case the mean is right."),
     ("posterior", POSTERIOR + "return 0.9 * mean, var", "In every case the variance is right."),
-    ("posterior", POSTERIOR + "return 0.9 * mean, 0.9 * var", r"The mean at .*\)\.$"),
+    (
+        "posterior",
+        POSTERIOR + "return 0.9 * mean, 0.9 * var",
+        r"The mean at .*\)\. The mean is 0.9 times what it should be",
+    ),
+    ("posterior", POSTERIOR + "return mean + 0.1 * xt, var", "The weight of `x0` is right, but the weight of `xt`"),
+    (
+        "estimate_x0",
+        BACK + "x0 = (xt - 0.9 * sigma * noise) / signal\nreturn x0.clamp(-1, 1) if clip else x0",
+        "The weight of `xt`",
+    ),
+    ("next_variance", "(1 - beta / 2) * variance + beta", "but what is added|the weight of `variance`"),
+    ("q_sample", X + "return 2 * x", r"\)\. It is twice what it should be everywhere\.$"),
+    (
+        "alpha_bars",
+        "return torch.cat([torch.ones(1), (1 - betas).cumprod(0)]) - 0.25",
+        "It is 0.25 too small everywhere",
+    ),
+    ("skip_channels", "return [c + 1 for c in right(widths, blocks)]", "It is 1 too large everywhere"),
+    ("training_loop", TRAIN + "return [(i + 1) * loss for i, loss in enumerate(losses)]", "All before it are right"),
+    (
+        "training_step",
+        "loss = simple_loss(noise, net(q_sample(schedule, x0, t, noise), t))\nloss.backward()\nreturn 3 * loss.detach()",
+        "It never uses the `optimizer`",
+    ),
 ]
 
 
 @pytest.mark.parametrize(("name", "answer", "says"), HALF_RIGHT)
 def test_who_is_half_right_hears_which_half(name, answer, says):
-    verdict = typed.judge(name, answer)
+    verdict = typed.judge(name, answer, right=checks.skip_channels.reference)
     assert verdict.problem == "values" and re.search(says, " ".join(verdict.text)), verdict
 
 
@@ -174,6 +210,15 @@ def test_two_mistakes_made_together_are_both_named_if_no_other_two_do_the_same(m
     assert verdict.text == [*one.says.splitlines(), *other.says.splitlines()]
     monkeypatch.setitem(vars(known), "pairs", [*known.pairs, (one, checks.q_sample.mistakes[-1], made)])
     assert typed.judge("q_sample", answer).mistake is None
+
+
+def test_two_mistakes_are_named_on_a_slow_machine_too(monkeypatch):
+    answer = "ab = schedule.alpha_bar[t - 1].float().reshape(-1, *[1] * (x0.ndim - 1))\n"
+    answer = typed.typed("q_sample", answer + "return ab.sqrt() * x0 + (1 - ab) * noise")
+    ticks = itertools.count()
+    monkeypatch.setattr(time, "process_time", lambda: next(ticks) / 50)
+    verdict = checks.judge.check(replace(checks.q_sample.exercise), answer)
+    assert verdict.mistake and " and " in verdict.mistake
 
 
 # ---- what the wrong ones have in common
@@ -227,7 +272,7 @@ def test_a_loop_without_an_end_gets_a_sentence_in_any_thread(loop, monkeypatch):
     with ThreadPoolExecutor() as elsewhere:
         there = elsewhere.submit(checks.q_sample.check, endless).result()
     for verdict in (here, there):
-        assert verdict.problem == "raises" and verdict.text[0].endswith("Is there a loop that does not end?"), verdict
+        assert verdict.problem == "time" and verdict.text[0].endswith("Is there a loop that does not end?"), verdict
     assert typed.judge("q_sample", X + "return x").solved
 
 
@@ -257,6 +302,15 @@ def test_a_function_finds_itself_under_its_own_name_as_it_will_after_the_check(c
     verdict = checks.q_sample.check(typed.typed("q_sample", cell, functools=functools))
     assert verdict.solved == solved, verdict
     assert solved or "calls your own function again, without an end" in verdict.text[0]
+
+
+def test_a_recursion_that_would_end_is_told_from_one_that_does_not():
+    cell = "if len(betas) == 0:\n    return torch.ones(1, dtype=betas.dtype)\nrest = alpha_bars(betas[:-1])\n"
+    cell += "return torch.cat([rest, rest[-1:] * (1 - betas[-1:])])"
+    long = checks.running.run(
+        typed.typed("alpha_bars", cell), Case("", (torch.full((3000,), 1e-4),)), ("betas",), bound_to="alpha_bars"
+    )
+    assert isinstance(long.error, RecursionError) and not long.endless, long
 
 
 def test_an_earlier_function_of_the_same_name_is_not_there_after_the_check():

@@ -11,14 +11,6 @@ from torch import Tensor
 from ..exercises.records import Case
 from .running import Outcome, Parts
 
-STRUCTURAL = (
-    "raises",
-    "none",
-    "type",
-    "shape",
-)  # nothing to hold against the values that are asked for, or a mistake makes
-
-
 STRUCTURAL = ("raises", "none", "type", "shape")  # problems that leave no values to compare
 
 
@@ -30,12 +22,17 @@ class Comparison:
     sentence:  the same for the student
     wrong:     bool tensor in the shape of the expected result: which elements are wrong
     right:     of a result in parts, the names of those that are right
+    subject:   what it is about: "It", or a part by name
+    got, want: where values are wrong, all of them
     """
 
     problem: str
     sentence: str
     wrong: Tensor
     right: tuple[str, ...] = ()
+    subject: str = "It"
+    got: Tensor | None = None
+    want: Tensor | None = None
 
 
 def compare(outcome: Outcome, expected: Any, case: Case, tolerance: float, any_float: bool) -> Comparison:
@@ -58,7 +55,7 @@ def compare(outcome: Outcome, expected: Any, case: Case, tolerance: float, any_f
     if got.device != want.device:
         text = f"The result is on {got.device} and should be on {want.device}, where the data is ({case.label})."
         return Comparison("device", text, everything)
-    got, want = got.detach().cpu(), want.cpu()
+    got, want = got.detach().cpu(), want.detach().cpu()
     if got.dtype.is_complex:
         return Comparison("dtype", "The result holds complex numbers.", everything)
     bad = ~torch.isfinite(got) & torch.isfinite(want)
@@ -74,8 +71,9 @@ def compare(outcome: Outcome, expected: Any, case: Case, tolerance: float, any_f
         pair = [_number(got[i]), _number(want[i])]
         if pair[0] == pair[1]:
             pair = [_number(got[i], 7), _number(want[i], 7)]
-        text = f"The result{at} is {pair[0]} and should be {pair[1]} ({case.label})."
-        return Comparison("values", text, wrong)
+        before = " All before it are right." if several and i[0] else ""
+        text = f"The result{at} is {pair[0]} and should be {pair[1]} ({case.label}).{before}"
+        return Comparison("values", text, wrong, got=got.double(), want=want.double())
     fine = (want.dtype, torch.float32, torch.float64) if any_float else (want.dtype,)
     if isinstance(expected, Tensor) and got.dtype not in fine:
         return Comparison("dtype", _dtype_sentence(got.dtype, want.dtype), everything)
@@ -101,7 +99,7 @@ def _compare_parts(outcome: Outcome, expected: Parts, case: Case, tolerance: flo
     name, first = next(((n, c) for n, c in parts.items() if c.problem), next(iter(parts.items())))
     sentence = first.sentence.replace("The result", f"The {name}", 1)
     right = tuple(part for part, comparison in parts.items() if not comparison.problem)
-    return replace(first, sentence=sentence, right=right)
+    return replace(first, sentence=sentence, right=right, subject=f"The {name}")
 
 
 def same(a: Outcome, b: Outcome, tolerance: float) -> bool:
@@ -190,7 +188,8 @@ def _as_tensor(value: Any, expected: Any) -> tuple[Tensor | None, str]:
         return value.reshape(()), ""
     if isinstance(value, numbers.Real | np.generic) and not isinstance(value, bool):
         return torch.as_tensor(float(value), dtype=torch.float64), ""
-    return None, f"It returns {_article(kind)} for numbers and should return a number."
+    shape = f" of shape {tuple(value.shape)}" if isinstance(value, Tensor) else ""
+    return None, f"It returns {_article(kind)}{shape} for numbers and should return a number."
 
 
 def _loosely(value: Any) -> Tensor | None:

@@ -1,21 +1,19 @@
 """Names a student's mistake, or says where the answer first goes wrong."""
 
 import inspect
-import time
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 
-from ..exercises.records import Case, Mistake
-from ..exercises.written import Exercise
+from ..exercises.records import Mistake
+from . import patterns
 from .causes import cause
 from .comparing import STRUCTURAL, Comparison
 from .expected import Expected
 from .running import Outcome, home
 
-SEARCH = 6  # seconds of computing for two mistakes at once
 NEAR = 50  # tolerances within which no other pair may come
 
 
@@ -65,10 +63,8 @@ def name_two(known: Expected, outcomes: list[Outcome], comparisons: list[Compari
     ):
         return None
     indices.sort(key=lambda i: (i not in failing, known.outcome(known.exercise.reference, i).seconds))
-    end, near = time.process_time() + SEARCH, []
+    near = []
     for one, other, variant in known.pairs:
-        if time.process_time() > end:  # what has been computed by then is there when the check runs again
-            return None
         if all(known.agrees(outcomes[i], variant, i, NEAR * known.exercise.tolerance) for i in indices):
             near.append((one, other, variant))
     if len(near) != 1 or not all(known.agrees(outcomes[i], near[0][2], i) for i in indices):
@@ -108,19 +104,30 @@ def locate(
         text.append(f"In every case the {' and the '.join(right)} {'are' if len(right) > 1 else 'is'} right.")
     if problem == "values":
         values = [i for i in failing if comparisons[i].problem == "values"]
-        drew = any(outcomes[i].drew and not known.outcome(exercise.reference, i).drew for i in values)
-        if exercise.linear and not drew:
-            text += _weights(known, [(exercise.cases[i], comparisons[i], outcomes[i]) for i in values])
-        if drew:
-            text.append("It draws random numbers of its own: everything random comes in through the arguments.")
-    returned = [outcome for outcome in outcomes if outcome.error is None]
-    if returned and all("generator" in outcome.unused for outcome in returned):
-        text.append("It never draws from the `generator` it is given.")
-    if leaned:
-        text.append(f"It reads {_quoted(leaned)} from the notebook: take everything from the arguments.")
-    return problem, text
+        if draws_more(known, outcomes, values):
+            text.append(DREW)
+        else:
+            failures = {i: comparisons[i] for i in values}
+            text += patterns.in_common(exercise, failures) or patterns.weights(exercise, failures)
+    returned = [(o, known.outcome(exercise.reference, i)) for i, o in enumerate(outcomes) if o.error is None]
+    for name, verb in (("generator", "draws from"), ("optimizer", "uses")):
+        if all(name in mine.unused for mine, _ in returned) and any(name not in right.unused for _, right in returned):
+            text.append(f"It never {verb} the `{name}` it is given.")
+    return problem, text + leaning(leaned)
 
 
+def leaning(leaned: list[str]) -> list[str]:
+    """A sentence on the names that a function reads from its notebook, if there are any."""
+    return [f"It reads {_quoted(leaned)} from the notebook: take everything from the arguments."] if leaned else []
+
+
+def draws_more(known: Expected, outcomes: list[Outcome], indices: Iterable[int]) -> bool:
+    """Does it draw from the notebook's random numbers on one of the cases where a right answer does not?"""
+    return any(outcomes[i].drew and not known.outcome(known.exercise.reference, i).drew for i in indices)
+
+
+HANDED_OVER = {"generator", "noise", "z"}  # where one comes in, all that is random does; elsewhere a layer may be made
+DREW = "It draws random numbers of its own: everything random comes in through the arguments."
 CHANGED = {  # how an argument may be found changed (`traces.difference`), and what is said of it
     "tables": "It changes the tables of {}, which every later step reads: work on a copy.",
     "values": "It changes {} in place, which belongs to the caller: write y = x * 2, not x *= 2.",
@@ -150,6 +157,8 @@ def left_behind(known: Expected, outcomes: list[Outcome], right: bool) -> list[s
     text += [LEFT[name] for name in LEFT if any(name in outcome.left for outcome in outcomes)]
     if text or not right:
         return text
+    if HANDED_OVER & set(known.exercise.arguments) and draws_more(known, outcomes, range(len(outcomes))):
+        return [DREW]
     for i, outcome in enumerate(outcomes):
         states = known.outcome(known.exercise.reference, i).states
         for name, state in outcome.states.items():
@@ -201,41 +210,6 @@ def notebook_variables(function: Callable) -> list[str]:
         for name, value in {**used.globals, **used.nonlocals}.items()
         if not isinstance(value, code) and not callable(value) and not isinstance(value, int | float | str)
     )
-
-
-def _weights(known: Expected, failures: list[tuple[Case, Comparison, Outcome]]) -> list[str]:
-    """For a result that should be a weighted sum of two arguments: which of the two weights is wrong."""
-    exercise, names = known.exercise, known.exercise.linear
-    for case, comparison, outcome in failures:
-        x, noise = (case.args[exercise.arguments.index(name)] for name in names)
-        for row in comparison.wrong.flatten(1).any(1).nonzero().flatten().tolist() if x.ndim > 1 else ():
-            basis = torch.stack([x[row].flatten(), noise[row].flatten()], dim=1).cpu().double()  # (pixels, 2)
-            if len(basis) < 4:
-                continue
-            want = known.values[exercise.cases.index(case)][row].flatten().cpu().double()
-            got = outcome.value[row].detach().flatten().cpu().double()
-            (a, b), (right_a, right_b) = (torch.linalg.lstsq(basis, y).solution.tolist() for y in (got, want))
-            if (basis @ torch.tensor([a, b], dtype=torch.float64) - got).abs().max() > 1e-3:
-                return [f"It is not a weighted sum of `{names[0]}` and `{names[1]}` there."]
-            return [_weigh(exercise, (a, right_a), (b, right_b))]
-    return []
-
-
-def _weigh(exercise: Exercise, *weights: tuple[float, float]) -> str:
-    """Which of two weights is wrong, each as it is and as it should be."""
-    right = [abs(got - want) < 1e-3 for got, want in weights]
-    if all(right):
-        return "Both weights are right to three digits, but not beyond."
-    wrong = [
-        f"the weight of `{name}` is {round(got, 9):.4g} and should be {round(want, 9):.4g}"
-        for name, (got, want), ok in zip(exercise.linear, weights, right, strict=True)
-        if not ok
-    ]
-    if not any(right):
-        return f"Neither weight is right: {', '.join(wrong)}."
-    if exercise.sampled:
-        return f"{'Right mean, wrong variance' if right[0] else 'Right noise, wrong signal'}: {wrong[0]}."
-    return f"The weight of `{exercise.linear[right.index(True)]}` is right, but {wrong[0]}."
 
 
 def _quoted(names: list[str]) -> str:

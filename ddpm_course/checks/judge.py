@@ -12,8 +12,8 @@ from typing import Any
 from ..exercises.written import Exercise
 from ..schedules import Schedule
 from . import diagnosis, gradients
-from .comparing import compare, sentence
-from .expected import expected
+from .comparing import Comparison, compare, sentence
+from .expected import Expected, expected
 from .limits import TooLong
 from .running import Outcome, home, run
 
@@ -26,7 +26,7 @@ class Verdict:
 
     status:   "solved", "not attempted", "wrong", or "package" (it was given the package's own function)
     mistake:  the id of the mistake it is, if it is one the exercise knows
-    problem:  else what kind of thing goes wrong first: signature, raises, none, type, shape, device, nan,
+    problem:  else what kind of thing goes wrong first: signature, time, raises, none, type, shape, device, nan,
               values, dtype, changed, gradient
     text:     for the student, one sentence a line
     """
@@ -91,7 +91,7 @@ def verdict(exercise: Exercise, outcomes: list[Outcome], leaned: list[str]) -> V
     known, cases = expected(exercise), exercise.cases
     if late := [o for o in outcomes if isinstance(o.error, TooLong)]:
         i = min(len(outcomes), len(cases)) - 1
-        return Verdict("wrong", [sentence(late[0], cases[i])], problem="raises", cases=len(cases))
+        return Verdict("wrong", [sentence(late[0], cases[i])], problem="time", cases=len(cases))
     outcomes, flows = outcomes[: len(cases)], outcomes[len(cases) :]
     if all(isinstance(outcome.error, NotImplementedError) for outcome in outcomes):
         return Verdict("not attempted", [f"Begin here: {exercise.first}"])
@@ -102,9 +102,8 @@ def verdict(exercise: Exercise, outcomes: list[Outcome], leaned: list[str]) -> V
     ]
     problems = {comparison.problem for comparison in comparisons}
     left_behind = diagnosis.left_behind(known, outcomes, right=problems == {""})
-    comparable = not left_behind and problems <= {"", "values", "shape"}
-    if exercise.aim and comparable and (verdict := _by_aim(exercise, outcomes)):
-        return verdict
+    if exercise.aim:
+        return _by_aim(known, outcomes, comparisons, left_behind, leaned)
     passed, n = sum(not c.problem for c in comparisons), len(comparisons)
     other = diagnosis.matching(exercise.alternatives, known, outcomes) if passed < n else None
     if not left_behind and (passed == n or (other and "dtype" not in problems)):
@@ -133,20 +132,40 @@ def _solved(n: int, number: str, more: list[str]) -> Verdict:
     return Verdict("solved", [f"{number} cases pass. The lesson now runs on your function.", *more], passed=n, cases=n)
 
 
-def _by_aim(exercise: Exercise, outcomes: list[Outcome]) -> Verdict | None:
-    """The verdict by what the results do, whatever their values; None if they are not what is asked for at all."""
-    aim, results = exercise.aim, [(o.value, case) for o, case in zip(outcomes, exercise.cases, strict=True)]
-    if not all(aim.fits(*result) for result in results):
-        return None
-    faults, n = [aim.fault(*result) for result in results], len(results)
-    printed = diagnosis.printed(outcomes)
-    if not any(faults):
-        return _solved(n, f"{n} of {n}", [aim.score(*results[0]), *printed])
-    mistake = next(mistake for mistake in exercise.mistakes if mistake.id in faults)
-    score = aim.score(*results[faults.index(mistake.id)])
-    first, *rest = mistake.says.splitlines()
-    text = [first, *([score] if score else []), *rest, *printed]
-    return Verdict("wrong", text, mistake.id, passed=faults.count(None), cases=n)
+def _by_aim(
+    known: Expected, outcomes: list[Outcome], comparisons: list[Comparison], faults: list[str], leaned: list[str]
+) -> Verdict:
+    """The verdict by what the results do, whatever their values.
+
+    comparisons: with the reference, which count where a result is not even of the kind that is asked for
+    faults:      sentences on what the answer does besides returning them
+    """
+    aim, n = known.exercise.aim, len(outcomes)
+    results = [(outcome.value, case) for outcome, case in zip(outcomes, known.exercise.cases, strict=True)]
+    fits = [aim.fits(*result) for result in results]
+    shown = [aim.fault(*result) if fit else None for result, fit in zip(results, fits, strict=True)]
+    passed = sum(fit and not mistake for fit, mistake in zip(fits, shown, strict=True))
+    if diagnosis.draws_more(known, outcomes, range(n)):
+        faults = [diagnosis.DREW, *faults]
+    mistake = problem = None
+    if not all(fits):
+        first = comparisons[fits.index(False)]
+        problem, text = first.problem, [first.sentence, *diagnosis.leaning(leaned)]
+        if problem == "values":  # no table of floats with these digits is asked for, whatever the numbers
+            dtype = str(results[fits.index(False)][0].dtype).removeprefix("torch.")
+            problem, text[0] = "dtype", f"Its entries are {dtype}: compute in float64, from the first tensor on."
+        if passed:
+            text.insert(0, f"Right in {passed} of {n} cases.")
+    elif any(shown):
+        mistake = next(mistake.id for mistake in known.exercise.mistakes if mistake.id in shown)
+        [first, *rest] = next(m.says for m in known.exercise.mistakes if m.id == mistake).splitlines()
+        score = aim.score(*results[shown.index(mistake)])
+        text = [first, *([score] if score else []), *rest]
+    elif faults:
+        problem, text = "changed", ["The result is right."]
+    else:
+        return _solved(n, f"{n} of {n}", [aim.score(*results[0]), *diagnosis.printed(outcomes)])
+    return Verdict("wrong", [*text, *faults, *diagnosis.printed(outcomes)], mistake, problem, passed, n)
 
 
 def _signature_complaint(exercise: Exercise, function: Callable) -> str | None:

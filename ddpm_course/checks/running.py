@@ -23,7 +23,7 @@ import torch
 from ..exercises.records import Betas, Case, Seed
 from ..schedules import Schedule
 from .limits import TooLong, at_most
-from .traces import difference, state_of, traces, untouched
+from .traces import difference, same_argument, state_of, traces, untouched
 
 
 class Parts(dict):
@@ -172,8 +172,14 @@ def _fresh(args: tuple, schedule_class: type) -> tuple:
 
 
 def _calls_itself(trace: types.TracebackType | None, function: Callable) -> bool:
+    """Does it do so with what it was given, again and again? An answer for x[1:] comes to an end."""
     code = getattr(home(function), "__code__", None)
-    return sum(frame.f_code is code for frame, _ in traceback.walk_tb(trace)) > 10
+    frames = [frame for frame, _ in traceback.walk_tb(trace) if frame.f_code is code]
+    if len(frames) <= 10:
+        return False
+    *_, caller, called, _ = frames  # both have got as far as the next call
+    n = code.co_argcount + code.co_kwonlyargcount + bool(code.co_flags & inspect.CO_VARARGS)
+    return all(same_argument(caller.f_locals.get(name), called.f_locals.get(name)) for name in code.co_varnames[:n])
 
 
 def _where(trace: types.TracebackType | None, function: Callable) -> str | None:

@@ -34,6 +34,7 @@ def pixel_cases() -> list[Case]:
     "0.1",
     pixel_cases,
     first="which value must 0 become, and which 255? Find the straight line through the two.",
+    linear=("images",),
     tolerance=1e-5,
 )
 def to_model_range(images):

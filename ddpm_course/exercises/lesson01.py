@@ -155,6 +155,7 @@ def variance_cases() -> list[Case]:
     "1.4",
     variance_cases,
     first="what does multiplying by √(1 - β) do to a variance? And how much does the noise add?",
+    linear=("variance",),
     tolerance=1e-5,
 )
 def next_variance(variance, beta):

@@ -101,6 +101,7 @@ def posterior_cases() -> list[Case]:
     "5.2",
     posterior_cases,
     first="read ᾱ_{t-1}, ᾱ_t, α_t and β_t from the tables, then write eq. 7. At t = 1 the mean must be x_0 itself.",
+    linear=("x0", "xt"),
 )
 def posterior(schedule, x0, xt, t):
     """Mean and variance of q(x_{t-1} | x_t, x_0).

@@ -37,6 +37,7 @@ def with_clip(case: Case, clip: bool | None) -> Case:
     "6.1",
     estimate_cases,
     first="solve x_t = √ᾱ_t x_0 + √(1 - ᾱ_t) ε for x_0. It is exercise 2.4, with a clamp behind it.",
+    linear=("xt", "noise"),
 )
 def estimate_x0(schedule, xt, t, noise, clip=True):
     """The x_0 that xt and an estimate of its noise imply.

@@ -45,7 +45,8 @@ class Exercise:
     reference:  the course's own function: the right answer, and the stand-in until the student has one
     make_cases: () -> cases; called when they are first needed, so that importing stays light
     first:      what to do first, told to who has not begun
-    linear:     names of two arguments of which the result is a weighted sum, if it is one
+    linear:     names of two arguments of which the result is a weighted sum, if it is one; or of one, of which it is a
+                multiple plus a number; of a mean and a variance, the mean
     sampled:    that sum is a sample: the second weight is its standard deviation
     tolerance:  absolute and relative, on every element
     any_float:  float32 and float64 are both fine as a result
@@ -60,7 +61,7 @@ class Exercise:
     reference: Callable
     make_cases: Callable[[], list[Case]]
     first: str
-    linear: tuple[str, str] | None = None
+    linear: tuple[str, ...] | None = None
     sampled: bool = False
     tolerance: float = 1e-4
     any_float: bool = False
@@ -124,7 +125,7 @@ def exercise(
     cases: Callable[[], list[Case]],
     *,
     first: str,
-    linear: tuple[str, str] | None = None,
+    linear: tuple[str, ...] | None = None,
     sampled: bool = False,
     tolerance: float = 1e-4,
     any_float: bool = False,
