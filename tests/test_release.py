@@ -1,7 +1,9 @@
-"""What an instructor hands out, and a class of five that nbgrader grades."""
+"""What an instructor hands out, and a class that nbgrader grades."""
 
 import csv
 import re
+from collections import Counter
+from copy import deepcopy
 from pathlib import Path
 
 import lessons
@@ -11,6 +13,7 @@ from courses import contents, python, save, with_cells
 
 from ddpm_course.classroom import editions, release
 from ddpm_course.classroom.__main__ import main
+from ddpm_course.classroom.mending import mended
 from ddpm_course.lab import page
 
 SECOND = "02_closed_form"
@@ -117,6 +120,7 @@ CLASS = {  # who typed what, the points that each exercise earns, and what stand
         [1, 2, 0, 2, 0],
         ["Exercise 2.3, q_sample: not right yet.", "(lesson 02, 'The closed form')", "NameError"],
     ),
+    "dan": (ALL, [1, 2, 3, 2, 2], []),  # whose cells are `untidy`
     "eva": (  # a cell that Python refuses, one exercise left out, an answer that is nearly right
         {"ex-2-1": MERGE, "ex-2-2": "return (", "ex-2-3": CLOSED, "ex-2-5": f"{EQUAL} + 1"},
         [1, 0, 3, 0, 0],
@@ -125,11 +129,28 @@ CLASS = {  # who typed what, the points that each exercise earns, and what stand
 }
 
 
-def hand_in(path: Path, notebook, answers: dict[str, str]) -> None:
+def untidy(notebook):
+    """What becomes of cells: a check is deleted; a stub lies below its answer and a check is there twice, with all their
+    metadata; an answer is merged with its check, another put into a cell of its own with both of the course's gone."""
+    given = {cell.id: cell for cell in lessons.read("student", SECOND).notebook.cells}
+    mine = {cell.id: cell for cell in notebook.cells}
+    mine["ex-2-3"].source += f"\n\n{mine['check-2-3'].source}"
+    own = nbformat.v4.new_code_cell(mine["ex-2-4"].source)
+    gone = {"check-2-1": [], "check-2-3": [], "ex-2-4": [own], "check-2-4": []}
+    for id, grade_id in {"ex-2-2": "ex-2-2", "check-2-5": "check-2-5"}.items():
+        copied = nbformat.v4.new_code_cell(given[id].source, metadata=mine[id].metadata)
+        assert copied.metadata.nbgrader.grade_id == grade_id
+        gone[id] = [mine[id], copied]
+    notebook.cells = [one for cell in notebook.cells for one in gone.get(cell.id, [cell])]
+    return notebook
+
+
+def hand_in(path: Path, notebook, answers: dict[str, str], change=lambda notebook: notebook) -> None:
     """Write a copy of a notebook with these bodies where the stubs were."""
     source = {cell.id: cell.source for cell in notebook.cells}
     assert all(source[name].endswith(f"    {editions.STUB}") for name in answers)
-    save(path, with_cells(notebook, {name: [source[name].replace(editions.STUB, answers[name])] for name in answers}))
+    filled = {name: [source[name].replace(editions.STUB, answers[name])] for name in answers}
+    save(path, change(with_cells(notebook, filled)))
 
 
 def assigned(course: Path, lesson: str):
@@ -156,7 +177,7 @@ def autograded(course: Path, lesson: str, *students: str) -> dict[str, list[floa
 
 
 @pytest.mark.slow
-def test_a_class_of_five_gets_exactly_its_points(tmp_path):
+def test_a_class_gets_exactly_its_points(tmp_path):
     course, edition = tmp_path / "course", lessons.read("student", SECOND).notebook
     given = assigned(course, SECOND)
     assert [cell.source for cell in code(given)] == [cell.source for cell in code(edition)]
@@ -164,7 +185,12 @@ def test_a_class_of_five_gets_exactly_its_points(tmp_path):
     for student, (answers, _, _) in CLASS.items():
         # cem worked in Colab, from the badge: on the student edition, which nbgrader has not marked
         notebook = edition if student == "cem" else given
-        hand_in(course / "submitted" / student / SECOND / f"{SECOND}.ipynb", notebook, answers)
+        hand_in(
+            course / "submitted" / student / SECOND / f"{SECOND}.ipynb",
+            notebook,
+            answers,
+            *[untidy] * (student == "dan"),
+        )
     assert autograded(course, SECOND, *CLASS) == {student: points for student, (_, points, _) in CLASS.items()}
     python("-m", "nbgrader", "export", cwd=course)
     with open(course / "grades.csv", newline="") as file:
@@ -176,6 +202,25 @@ def test_a_class_of_five_gets_exactly_its_points(tmp_path):
         wanted = [f"Score: {sum(points)}.0 / 10.0", *wanted]
         assert [text for text in wanted if text not in told] == [] and exported[student] == sum(points)
         assert not re.search(r"checks/\w+\.py", html)
+
+
+NOTES = [None, "text", {}, {"grade_id": ["ex-2-1"]}, {"grade_id": "gone"}, {"grade_id": "ex-2-1", "schema_version": 9}]
+
+
+@pytest.mark.parametrize("notes", NOTES)
+def test_every_cell_is_mended_whatever_became_of_its_metadata(notes):
+    cells = lessons.read("student", SECOND).notebook.cells
+    given = {cell.metadata.nbgrader.grade_id: cell for cell in cells if "nbgrader" in cell.metadata}
+    before = [cell.metadata.get("nbgrader") for cell in cells]
+    theirs = deepcopy(cells)
+    for cell in theirs:
+        cell.source = cell.source.replace(editions.STUB, MERGE if cell.id == "ex-2-1" else editions.STUB)
+        cell.metadata = nbformat.from_dict({"nbgrader": notes}) if cell.id in given else cell.metadata
+    mine = mended(theirs, given)
+    assert [cell.metadata.get("nbgrader") for cell in mine] == before or notes == NOTES[-1]
+    assert Counter(str(cell.metadata.get("nbgrader")) for cell in mine) == Counter(map(str, before))
+    [answer] = [cell for cell in mine if cell.metadata.get("nbgrader", {}).get("grade_id") == "ex-2-1"]
+    assert MERGE in answer.source
 
 
 def test_students_can_validate_before_they_hand_in(tmp_path):

@@ -235,6 +235,20 @@ STUDENTS = {  # the cells that are not the solved lesson's, and the rows that ar
         {"1.1": ("wrong", "", "shape"), "1.2": ("wrong", "", "values"), "1.4": ("wrong", "", "other inputs")}
         | {"1.3": ("solved", "", "uses the course")},
     ),
+    # what a student saw solved is: a stub that was copied below; a check's line in the cell; two answers in one cell
+    "merged": (
+        {
+            "ex-1-1": [COURSE.source("ex-1-1"), *STUBS["ex-1-1"]],
+            "ex-1-2": [f"{HELPER}\n{DEVIATION}\n\nq_step = checks.q_step(q_step)"],
+            "ex-1-3": [],
+            "ex-1-4": [COURSE.source("ex-1-3") + "\n\n" + COURSE.source("ex-1-4")],
+        },
+        {"1.2": ("wrong", "noise_variance", "")},
+    ),
+    "below": (  # an answer in a cell of its own below the stub that the course gave
+        {"check-1-2": [COURSE.source("check-1-2"), COURSE.source("ex-1-2")], "ex-1-2": STUBS["ex-1-2"]},
+        {},
+    ),
     "untouched": (STUBS, dict.fromkeys(ALL, ("not attempted", "", ""))),
     "deleted": (dict.fromkeys(DELETED, []), {"1.2": ("missing", "", "")}),
 }
@@ -272,7 +286,7 @@ def test_a_class_of_strangers_gets_its_rows_and_nothing_gets_out(server, tmp_pat
     counts = [theirs["1.2"][0] for theirs in found.values() if "1.2" in theirs]
     line = re.search(r"^1\.2 q_step +(.*)$", printed, re.MULTILINE)[1]
     assert line.split() == [str(counts.count(status) or "-") for status in STATUSES]
-    assert "\n      1 x noise_variance\n" in printed and "\n      2 x other: shape\n" in printed
+    assert "\n      2 x noise_variance\n" in printed and "\n      2 x other: shape\n" in printed
     assert (out / f"{LESSON}.png").read_bytes().startswith(b"\x89PNG")
 
     assert contents(outside) == before
@@ -297,7 +311,7 @@ PLACES = {  # whose is a file at this place
     f"submitted/ada/{LESSON}/{LESSON}.ipynb": "ada",
     "bob/deep/down/homework.ipynb": "bob",
     f"{LESSON}/cat.ipynb": "cat",
-    f"dan_{LESSON}.ipynb": "dan",
+    f"dan_{LESSON}.IPYNB": "dan",
     "eve/first.ipynb": "eve/first.ipynb",
     "eve/second.ipynb": "eve/second.ipynb",
     "fay/02_closed_form.ipynb": "fay/02_closed_form.ipynb",  # one of these two is not hers
@@ -308,7 +322,8 @@ PLACES = {  # whose is a file at this place
 
 
 def test_students_are_named_by_folder_or_file_and_the_path_tells_the_lesson_without_cells(tmp_path, known):
-    for place in [*PLACES, "bob/.ipynb_checkpoints/homework-checkpoint.ipynb"]:
+    others = ["bob/.ipynb_checkpoints/homework-checkpoint.ipynb", f"__MACOSX/ada/._{LESSON}.ipynb", "ada/._a.ipynb"]
+    for place in [*PLACES, *others]:
         save(tmp_path / "class" / place, {"cells": [] if "02" in place else [COURSE.cells["ex-1-1"]]})
     found = submissions.find(tmp_path / "class", known)
     assert {str(one.path.relative_to(tmp_path / "class")): one.student for one in found} == PLACES

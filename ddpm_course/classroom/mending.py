@@ -52,6 +52,8 @@ def mended(cells: list, given: dict) -> list:
         name = notes.get("grade_id") if isinstance(notes, dict) else None
         stub = essence(cell.source) in stubs  # put back below if there is no answer
         defines.append(defined(cell.source) if cell.cell_type == "code" and not stub else [])
+        if (line := CHECK.search(cell.source)) and not essence(cell.source):  # the lines of a check and no more
+            name = next((id for id in checks if checks[id] == line[1]), None)
         known = isinstance(name, str) and name in given and not stub
         ids.append(name if known and checks.get(name) not in defines[i] else None)  # an answer in a check is one
         if not stub and ids[i] not in exercises:  # a check's line in an answer could put a refusal in its place
