@@ -118,7 +118,7 @@ def test_values_through_which_no_gradient_flows_are_wrong_where_a_training_needs
 POSTERIOR = "column = (-1,) + (1,) * (x0.ndim - 1)\nb, a, ab, prev = (w.reshape(column).float() for w in "
 POSTERIOR += "(schedule.beta[t], schedule.alpha[t], schedule.alpha_bar[t], schedule.alpha_bar[t - 1]))\n"
 POSTERIOR += "mean = (prev.sqrt() * b * x0 + a.sqrt() * (1 - prev) * xt) / (1 - ab)\nvar = b * (1 - prev) / (1 - ab)\n"
-DESIGN = "table = torch.cat([torch.ones(1), torch.linspace(9, -10, T).double().sigmoid()])\n"
+DESIGN = "table = torch.cat([torch.ones(1), torch.linspace(9.5, -9.5, T, dtype=torch.float64).sigmoid()])\n"
 TYPES = [
     ("posterior", POSTERIOR + "return mean, var", None, ""),
     ("posterior", POSTERIOR + "return {'mean': mean, 'variance': var.expand_as(mean)}", "type", "returns a dict"),
