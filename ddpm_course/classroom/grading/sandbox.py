@@ -23,7 +23,7 @@ from functools import cache
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parents[2]  # ddpm_course
-OWN, COURSE = "/tmp/own", "/course"  # where a confined program works, and where it finds the package
+OWN, COURSE = "/own", "/course"  # where a confined program works, and where it finds the package
 OWN_SIZE = 64 << 20  # bytes
 IMAGE = "ddpm-course"
 OTHERWISE = (
