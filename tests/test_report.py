@@ -239,7 +239,7 @@ STUDENTS = {  # the cells that are not the solved lesson's, and the rows that ar
     "merged": (
         {
             "ex-1-1": [COURSE.source("ex-1-1"), *STUBS["ex-1-1"]],
-            "ex-1-2": [f"{HELPER}\n{DEVIATION}\n\nq_step = checks.q_step(q_step)"],
+            "ex-1-2": [f"{DEVIATION}\n\nq_step = checks.q_step(q_step)\n\n{HELPER}"],
             "ex-1-3": [],
             "ex-1-4": [COURSE.source("ex-1-3") + "\n\n" + COURSE.source("ex-1-4")],
         },
