@@ -258,5 +258,5 @@ OTHERS = {  # how this Python is made another one, and what is said of it
 def test_setup_says_in_a_sentence_which_python_has_no_course(setup, tmp_path, change):
     save(tmp_path / "clone" / "ddpm_course" / "__init__.py", "")
     told = setup("clone/notebooks", change)[0].stderr.splitlines()[-1]
-    assert "Select the Python that has the course (Kernel → Change Kernel, in VS Code: Select Kernel)" in told
+    assert "Select the Python with the course (Kernel → Change Kernel, in VS Code: Select Kernel)" in told
     assert f": this one, {sys.executable}, " in told and OTHERS[change] in told

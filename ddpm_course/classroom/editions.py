@@ -49,10 +49,10 @@ from subprocess import run
 
 COURSE = "git+https://github.com/{REPOSITORY}@{REF}"
 NEEDS = "torch torchvision numpy PIL datasets matplotlib einops tqdm safetensors ipywidgets"
-SELECT = "Select the Python that has the course (Kernel → Change Kernel, in VS Code: Select Kernel)"
+SELECT = "Select the Python with the course (Kernel → Change Kernel, in VS Code: Select Kernel)"
 this, text = f"this one, {{sys.executable}},", ""
 folders = [Path.cwd(), *Path.cwd().parents]
-if sys.version_info < (3, 11):
+if sys.version_info < (3, 11):  # noqa: UP036
     text = f"{{SELECT}}: {{this}} is {{sys.version.split()[0]}}, and the course needs 3.11 or newer."
 elif clone := next((f for f in folders if (f / "ddpm_course" / "__init__.py").exists()), None):
     sys.path.insert(0, str(clone))
