@@ -71,17 +71,22 @@ def arrange(files: dict[str, Path], left_out: LeftOut) -> tuple[dict[str, list[t
     """The pictures of each split, as (name, label as it stands there), and {label: class}.
 
     Splits are folders at the top that are called "train", "test" and so on, unless such a name stands beside others
-    that hold pictures: then it is one class of several. The label is the name of the folder right above a picture,
+    that hold pictures: then it is one class of several. A folder around all of it, as archives often have one, is no
+    top. The label is the name of the folder right above a picture,
     or what a metadata.csv says.
     """
     pictures = [name for name in files if PICTURE.fullmatch(name)]
-    tops = {name.split("/")[0] for name in pictures if "/" in name}
+    around = 0  # folders that hold all pictures, and folders with pictures
+    while len(tops := {name.split("/")[around] for name in pictures if name.count("/") > around}) == 1:
+        if {top.casefold() for top in tops} & SPLITS.keys() or any(name.count("/") < around + 2 for name in pictures):
+            break
+        around += 1
     split_folders = {top: SPLITS[top.casefold()] for top in tops if top.casefold() in SPLITS}
     if len(split_folders) < len(tops) and not {"train"} < set(split_folders.values()):
         split_folders = {}
     labels, splits = _metadata(files, left_out), {}
     for name in pictures:
-        *above, _ = name.split("/")
+        *above, _ = name.split("/")[around:]
         split = "train"
         if split_folders:
             if not above or above[0] not in split_folders:

@@ -70,6 +70,12 @@ TREES = {
         {"train": {10: 0, 20: 1}, "test": {30: 1}},
     ),
     "beside the splits": (numbered("train/a/1.png", "test/a/2.png", "docs/3.png"), {"train": {10: 0}, "test": {20: 0}}),
+    "a folder around it all": (
+        numbered("cifar/train/cat/a.png", "cifar/train/dog/b.png", "cifar/test/cat/c.png"),
+        {"train": {10: 0, 20: 1}, "test": {30: 0}},
+    ),
+    "a folder around classes": (numbered("pets/cat/a.png", "pets/dog/b.png"), {"train": {10: 0, 20: 1}}),
+    "training pictures alone": (numbered("train/cat/a.png", "train/dog/b.png"), {"train": {10: 0, 20: 1}}),
     "texts beside": (
         numbered("a/1.png", "b/2.png") | {"a/1.txt": b"x", "b/2.xml": b"x", "c.json": b"{}", "d.csv": b"x\n1\n"},
         {"train": {10: 0, 20: 1}},
