@@ -86,13 +86,15 @@ def test_what_is_missing_given_or_wrong_is_named_and_replaced(file):
     text = library.add(text, attention := library.BY_NAME["attention"], attention.reference, given=True)
     assert clip in block(text, "estimate_x0")
     text = text.replace(clip, "x0.clamp(0, 1) if clip")
-    file.write_text(text, encoding="utf-8")
+    text = text.replace("    return f / f[0]\n", "    return (f / f[0]).float()\n")  # which passed once, and goes on
+    file.write_text(text, encoding="utf-8-sig")  # as some editors save it
     my, mine, missing = capstone.load(file)
     assert missing.pop("attention") == "given, not yours yet" and missing.pop("training_loop") == "not here yet"
     assert missing == {"estimate_x0": "does not pass its check"}
     assert len(mine) == len(capstone.PARTS) - 3
     assert judge.check(library.BY_NAME["estimate_x0"], my["estimate_x0"], my["Schedule"]).solved
-    assert file.read_text(encoding="utf-8") == text  # the student's own file is left alone
+    assert my["cosine_alpha_bars"](4).dtype == torch.float32
+    assert file.read_text(encoding="utf-8-sig") == text  # the student's own file is left alone
 
 
 def test_a_file_that_does_not_run_is_said_and_nothing_of_it_is_used(file, capsys):
