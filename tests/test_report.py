@@ -11,6 +11,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import lessons
@@ -22,11 +23,12 @@ from ddpm_course.checks.library import BY_NAME
 from ddpm_course.classroom import report
 from ddpm_course.classroom.__main__ import main
 from ddpm_course.classroom.editions import ROOT
-from ddpm_course.classroom.grading import sandbox, submissions
+from ddpm_course.classroom.grading import sandbox, submissions, supervisor
 from ddpm_course.classroom.grading.supervisor import STATUSES
 
 LESSON = "01_forward_process"
 COURSE = lessons.read("solutions", LESSON)
+NAMES = "to_uint8", "q_step", "diffuse", "next_variance"
 
 WAYS_OUT = {
     "connect": "socket.create_connection(('127.0.0.1', port))",
@@ -97,7 +99,7 @@ def trying(server: socket.socket, outside: Path, ways: dict[str, str], package: 
 @pytest.fixture
 def server():
     if problem := sandbox.why_not("bubblewrap"):
-        assert not os.environ.get("DDPM_COURSE_CONFINED"), problem  # CI demands it
+        assert not os.environ.get("REQUIRE_BUBBLEWRAP"), problem  # CI demands it
         pytest.skip(problem)
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield server
@@ -130,6 +132,57 @@ def test_every_way_out_is_open_without_the_sandbox_and_closed_in_it(server, tmp_
     assert {name: outcome for name, outcome in confined.items() if outcome not in REFUSALS} == dict.fromkeys(
         ALLOWED, "True"
     )
+
+
+OUTLIVES = """
+import asyncio, sys
+from pathlib import Path
+from ddpm_course.classroom.grading import sandbox
+
+async def start():
+    async with sandbox.program("bubblewrap", Path("."), "-c", "print('up', flush=True); import time; time.sleep(600)  # MARK") as process:
+        print(await process.stdout.readline(), flush=True)
+        await process.wait()
+
+asyncio.run(start())
+"""
+
+
+def test_no_submission_outlives_a_report_that_is_killed(server, tmp_path):
+    mark = f"mark {os.getpid()}"
+
+    def alive() -> bool:
+        return any(mark in cmdline(path) for path in Path("/proc").glob("[0-9]*"))
+
+    report = subprocess.Popen([sys.executable, "-c", OUTLIVES.replace("MARK", mark)], stdout=subprocess.PIPE, cwd=ROOT)
+    assert b"up" in report.stdout.readline() and alive()
+    report.kill()
+    report.wait()
+    for _ in range(100):
+        if not alive():
+            return
+        time.sleep(0.1)
+    pytest.fail("it lives on")
+
+
+def cmdline(process: Path) -> str:
+    try:
+        return (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    except OSError:  # it ended just now
+        return ""
+
+
+def test_a_submission_has_a_time_in_all(server, tmp_path, monkeypatch):
+    """Every exercise hangs: after two of the four the time is up, and the rest is not tried."""
+    runs, run_once = [], supervisor.run_once
+    monkeypatch.setattr(supervisor, "run_once", lambda *args: runs.append(args) or run_once(*args))
+    answers = {f"ex-1-{n}": [f"def {name}(*args): import time; time.sleep(7)"] for n, name in enumerate(NAMES, 1)}
+    save(tmp_path / "class" / "a.ipynb", with_cells(COURSE.notebook, answers))
+    limits = ["--seconds", "5", "--in-all", "9"]
+    assert main(["report", str(tmp_path / "class"), "--out", str(tmp_path / "out"), *limits]) == 0
+    assert len(runs) in (1, 2)
+    with open(tmp_path / "out" / "report.csv", encoding="utf-8", newline="") as file:
+        assert {row["problem"] for row in csv.DictReader(file)} == {"time"}
 
 
 FORGER = """
