@@ -199,5 +199,6 @@ def _is_empty(function: Callable) -> bool:
         def documented() -> None:
             """Nothing."""
 
-        return wrote.__code__.co_code in [empty.__code__.co_code for empty in (lambda: None, documented)]
+        constants = set(map(repr, wrote.__code__.co_consts)) <= {repr(None), repr(wrote.__doc__)}
+        return constants and wrote.__code__.co_code in [f.__code__.co_code for f in (lambda: None, documented)]
     return all(map(says_nothing, ast.parse(source).body[0].body))
