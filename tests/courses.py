@@ -8,6 +8,7 @@ import time
 from contextlib import contextmanager, suppress
 from copy import deepcopy
 from pathlib import Path
+from urllib.request import urlopen
 
 from jupyter_server.serverapp import list_running_servers
 
@@ -39,7 +40,7 @@ def server(folder: Path, *command: str, **settings: str):
         process = subprocess.Popen(command, cwd=folder, env=os.environ | own | settings, stdout=log, stderr=log)
     try:
         until = time.monotonic() + 120
-        while not (found := list(list_running_servers(folder / ".runtime"))):
+        while not ((found := list(list_running_servers(folder / ".runtime"))) and answers(found[0]["url"])):
             if process.poll() is not None or time.monotonic() > until:
                 raise RuntimeError(f"JupyterLab did not start: {(folder / '.log').read_text()[-500:]}")
             time.sleep(0.5)
@@ -49,6 +50,15 @@ def server(folder: Path, *command: str, **settings: str):
         with suppress(subprocess.TimeoutExpired):
             process.wait(30)
         process.kill()
+
+
+def answers(address: str) -> bool:
+    """A server tells its address a moment before it listens there."""
+    try:
+        urlopen(f"{address}api", timeout=10).close()
+    except OSError:
+        return False
+    return True
 
 
 def save(path: Path, content: dict | str | bytes) -> Path:
