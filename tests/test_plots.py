@@ -26,6 +26,33 @@ def test_floats_are_shown_as_the_pixels_they_stand_for():
     assert plots.as_pixels(x).flatten().tolist() == [0, 0, 128, 255, 255]
 
 
+LEVELS = torch.arange(16).reshape(2, 1, 2, 4) * 17
+
+
+def test_bytes_of_any_type_are_shown_and_what_is_no_picture_is_named():
+    for same in (LEVELS, LEVELS.numpy(), LEVELS.numpy().astype(">u2"), LEVELS.tolist(), LEVELS / 127.5 - 1):
+        assert torch.equal(plots.as_pixels(same), LEVELS.to(torch.uint8))
+        assert np.array_equal(drawn_in(plots.show_images(same)), drawn_in(plots.show_images(LEVELS)))
+    for show in (plots.show_images, lambda x: plots.show_rows([x], ["a"]), lambda x: plots.animate([x])):
+        for wrong, complaint in (
+            (LEVELS.float(), "got torch.float32 from 0 to 255"),
+            (LEVELS - 1, "got torch.int64 from -1 to 254"),
+            (LEVELS > 9, "got torch.bool"),
+            (LEVELS[:, 0], r"must have shape .* got \(2, 2, 4\)"),
+            (LEVELS.reshape(2, 2, 2, 2), r"must have shape .* got \(2, 2, 2, 2\)"),
+            (LEVELS[:0], r"must have shape .* got \(0, 1, 2, 4\)"),
+        ):
+            with pytest.raises(ValueError, match=f"images .*{complaint}"):
+                show(wrong)
+    for columns in (0, 2.5, None):
+        with pytest.raises(ValueError, match="columns must be a whole number"):
+            plots.show_images(LEVELS, columns=columns)
+
+
+def drawn_in(figure):
+    return figure.axes[0].images[0].get_array()
+
+
 def test_an_animation_is_a_gif_with_every_frame(tmp_path):
     frames = [torch.rand(2, 1, 6, 6, generator=torch.Generator().manual_seed(i)) * 2 - 1 for i in range(5)]
     shown = plots.animate(frames, columns=2, zoom=4, path=tmp_path / "film.gif", alt='noise & "boots"')

@@ -14,15 +14,21 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
-from ..pixels import to_uint8
+from ..arguments import whole
+from ..pixels import as_images, to_uint8
 from .base import finish, style
 from .describing import Picture
 
 
 def as_pixels(images: Tensor) -> Tensor:
-    """(N, C, H, W) uint8 on the CPU from uint8, or from floats in [-1, 1]."""
-    images = images.detach().cpu()
-    return images if images.dtype == torch.uint8 else to_uint8(images)
+    """(N, C, H, W) uint8 on the CPU, from integers 0…255 or floats in [-1, 1], as all figures of images read them.
+
+    raises ValueError for other numbers, floats 0…255 among them, for no images, and unless C is 1 or 3
+    """
+    images = as_images("images", images).detach().cpu()
+    if images.ndim != 4 or images.shape[1] not in (1, 3) or images.numel() == 0:
+        raise ValueError(f"images must have shape (N, 1, H, W) or (N, 3, H, W), got {tuple(images.shape)}")
+    return to_uint8(images)
 
 
 def tile(images: Tensor, columns: int) -> np.ndarray:
@@ -49,7 +55,8 @@ def show_images(
 
     alt: what they show, for people who do not see them; how they are laid out and labelled is added
     """
-    columns = min(columns, len(images))
+    images = as_pixels(images)
+    columns = min(whole("columns", columns, 1), len(images))
     rows = images.split(columns)
     above = [labels[i : i + columns] for i in range(0, len(labels), columns)] if labels is not None else None
     return _grid(rows, above, title=title, width=width, alt=alt)
@@ -80,9 +87,9 @@ def _grid(
 
     One axes for all: an axes for each image would take matplotlib seconds.
     """
+    rows = [as_pixels(row) for row in rows]
     columns = len(rows[0])
     side = max(row.shape[-1] for row in rows)  # smaller images are enlarged, so that columns line up
-    rows = [as_pixels(row) for row in rows]
     rows = [row.repeat_interleave(k, 2).repeat_interleave(k, 3) for row in rows if (k := side // row.shape[-1])]
     tiles = [tile(row, columns) for row in rows]
     across = max(picture.shape[1] for picture in tiles)
@@ -125,12 +132,13 @@ def animate(frames: Sequence[Tensor], *, columns: int = 8, zoom: int = 3, path=N
     It takes four seconds, and the last frame stays for one and a half. A GIF plays wherever a page shows pictures, with
     no scripts. It is stored in the images' own size, which keeps notebooks small; the page enlarges it `zoom` times.
     """
+    frames = [as_pixels(frame) for frame in frames]
     grey = frames[0].shape[1] == 1  # a third of the file
     pictures = [Image.fromarray(tile(frame, columns)).convert("L" if grey else "RGB") for frame in frames]
     durations = [max(20, round(4000 / len(pictures)))] * (len(pictures) - 1) + [1500]
     file = io.BytesIO()
     pictures[0].save(file, "gif", save_all=True, append_images=pictures[1:], duration=durations, loop=0)
     if path is not None:
-        Path(path).write_bytes(file.getvalue())
+        Path(path).expanduser().write_bytes(file.getvalue())
     look = f'width="{pictures[0].width * zoom}" style="image-rendering: pixelated; max-width: 100%"'
     return Picture(base64.b64encode(file.getvalue()).decode(), "gif", alt or "An animation.", look)
