@@ -13,8 +13,9 @@ import hashlib
 import io
 import json
 import math
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -24,6 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from . import colab
+from .arguments import number, whole
 from .checks import library
 from .data import load_images
 from .diffusion import GaussianDiffusion
@@ -52,6 +54,7 @@ BATCH = 64
 LR = 4e-3
 SAVE_MINUTES = 1.0
 FAST_STEPS = 3
+REAL = 24_000  # training images that are bundled
 
 
 @dataclass
@@ -110,18 +113,22 @@ def run(
     checkpoint: a file or folder for the state of the training, as for `training.train`: written every minute and when
                 you stop it, and where it holds this training already, with the same functions, the training goes on
                 from it
-    raises  ValueError for fewer than 65 samples, a budget that is not positive, or another training's checkpoint;
-            RuntimeError, in a sentence, if one of the functions fails at its work
+    raises  ValueError for numbers that do not fit (samples from 65 to 24,000, as many as there are real images; steps
+            from 1 to 1,000), or another training's checkpoint; RuntimeError, in a sentence, if one of the functions
+            fails at its work
 
     The notebook's stop button (or Ctrl-C) ends the training early: what there is by then is drawn and scored.
     """
-    if minutes <= 0:
-        raise ValueError(f"minutes must be more than 0, got {minutes:g}")
-    if samples <= 64:
-        raise ValueError(f"the score needs more than 64 samples, got {samples}")
+    budget = number("minutes", minutes, 0, above=True)
+    samples = whole("samples", samples, 65, REAL, ", the number of real images")
+    steps, seed = whole("steps", steps, 1, T), whole("seed", seed, 0, 2**63 - 2)  # the next seed is used too
+    widths = widths if isinstance(widths, Sequence) else [widths]
+    widths = tuple(whole("every one of widths", width, 1) for width in widths)
+    if not widths or any(width % 8 for width in widths):
+        raise ValueError(f"widths must be multiples of 8, one for each level, got {widths}")
     if fast_mode():
         samples, steps = 70, 2
-    path = Path(path or colab.own_folder() / colab.LIBRARY)
+    path = Path(os.path.expanduser(path or colab.own_folder() / colab.LIBRARY))
     my, mine, missing = load(path)
     _announce(path.name, mine, missing)
 
@@ -130,8 +137,9 @@ def run(
     net = my["MyUNet"](channels=1, widths=widths)
     images, _ = load_images(limit=1000 if fast_mode() else None)
     code = hashlib.sha256(path.read_bytes()).hexdigest()[:12] if path.is_file() else "the course's"
+    # minutes as they were given, which is how states that exist are called
     about = dict(functions=code, minutes=minutes, widths=widths, seed=seed, images=digest(images))
-    trained = train_with(my, net, schedule, images, minutes, seed, checkpoint, about)
+    trained = train_with(my, net, schedule, images, budget, seed, checkpoint, about)
     drawn = draw(my, trained.ema.net, schedule, samples, steps, seed)
 
     torch.manual_seed(seed + 1)
@@ -149,7 +157,7 @@ def run(
         "real": images[:samples],
     }
     scores = {name: frechet_distance(x, reference()) for name, x in contestants.items()}
-    result = Result(mine, missing, minutes, trained.step, trained.losses, my["to_uint8"](drawn), scores)
+    result = Result(mine, missing, budget, trained.step, trained.losses, my["to_uint8"](drawn), scores)
     if save and saving():
         hand_in(result, colab.own_folder())
     return result
@@ -167,7 +175,7 @@ def load(path: str | Path = colab.LIBRARY) -> tuple[dict[str, Any], list[str], d
 
     returns  its names; the parts that are the student's; and for each of the others why it is not
     """
-    path = Path(path).expanduser()
+    path = Path(os.path.expanduser(path))
     text, missing, written = library.HEADER, {}, {}
     if path.is_file():
         try:
@@ -301,7 +309,7 @@ def hand_in(result: Result, folder: str | Path = ".") -> None:
     facts = {"parts": result.mine, "missing": result.missing, "minutes": result.minutes, "steps": result.steps}
     scores = {name: round(value, 3) for name, value in result.scores.items()}
     facts |= {"samples": len(result.images), "frechet_distance": scores, "quality": result.quality}
-    folder, picture = Path(folder), io.BytesIO()
+    folder, picture = Path(os.path.expanduser(folder)), io.BytesIO()
     title = f"Fréchet distance {result.distance:.1f} after {result.steps:,} steps"
     with style():
         show_images(result.images[:50], columns=10, title=title).savefig(picture, format="png", bbox_inches="tight")

@@ -37,7 +37,7 @@ def copy(destination: Path | str, root: Path = ROOT) -> list[Path]:
     lessons = sorted((root / "notebooks").glob("[0-9][0-9]_*.ipynb"))
     if not lessons:
         raise FileNotFoundError(f"there are no notebooks beside the package; they are at {page('notebooks')}")
-    destination = Path(destination).resolve()
+    destination = Path(os.path.expanduser(destination)).resolve()
     destination.mkdir(parents=True, exist_ok=True)
     inside = destination.is_relative_to(root.resolve())
     solutions = os.path.relpath(root.resolve() / "notebooks" / "solutions", destination).replace(os.sep, "/")
@@ -56,7 +56,7 @@ def copy(destination: Path | str, root: Path = ROOT) -> list[Path]:
 
 def open_lesson(notebook: str, others: list[str]) -> int:
     """Open a notebook in JupyterLab, which takes over this process; `others` are its own arguments."""
-    path = Path(notebook).expanduser()
+    path = Path(os.path.expanduser(notebook))
     if not path.is_file():
         print(f"There is no notebook {notebook!r} here; `python -m ddpm_course.lab copy work` brings the lessons.")
         return 1

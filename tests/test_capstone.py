@@ -2,10 +2,12 @@
 
 import itertools
 import json
+import math
 import re
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from core import seeded
@@ -109,8 +111,10 @@ def test_a_run_scores_and_hands_in(file, monkeypatch, capsys):
     monkeypatch.setenv("DDPM_COURSE_FAST", "1")
     monkeypatch.delenv("DDPM_COURSE_SAVE")
     monkeypatch.chdir(file.parent)
+    for home in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(home, str(file.parent))
     capstone.reference.cache_clear()
-    result = capstone.run(minutes=5)
+    result = capstone.run(np.float32(5), path="~/my_ddpm.py", steps=torch.tensor(2), widths=[np.int64(32), 64])
     capstone.reference.cache_clear()
     assert list(result.scores) == ["noise", "untrained", "yours", "bundled", "real"]
     assert result.scores["real"] < result.scores["bundled"] < result.scores["yours"] < result.scores["noise"] * 1.2
@@ -129,11 +133,25 @@ def test_the_quality_is_0_for_noise_and_100_for_real_images():
         assert capstone.Result([], {}, 1.0, 0, [], torch.zeros(0), scores).quality == quality
 
 
+@pytest.mark.parametrize(
+    "argument, wrong, sentence",
+    [
+        *(("minutes", wrong, "a finite number, more than 0") for wrong in (0, -1, math.nan, math.inf, "5", None)),
+        *(("samples", wrong, "a whole number from 65 to 24000") for wrong in (64, 24_001, 99.5, "99", True)),
+        *(("steps", wrong, "a whole number from 1 to 1000") for wrong in (0, 1001, 2.5, None)),
+        *(("seed", wrong, "a whole number from 0 to") for wrong in (-1, 0.5, 2**63 - 1)),
+        *(("widths", wrong, "a whole number, 1 or more") for wrong in ("ab", [64.5], (0, 8), None)),
+        *(("widths", wrong, "multiples of 8") for wrong in ((), 10, (8, 12))),
+    ],
+)
+def test_numbers_that_do_not_fit_are_refused_before_anything_is_trained(argument, wrong, sentence):
+    with pytest.raises(ValueError, match=f"{argument} must be {sentence}"):
+        capstone.run(**{argument: wrong})
+
+
 def test_what_cannot_be_scored_is_said(monkeypatch):
-    with pytest.raises(ValueError, match="more than 64"):
-        capstone.run(samples=64)
     monkeypatch.setattr(sys, "argv", ["capstone", "none.py", "--minutes", "0"])
-    with pytest.raises(SystemExit, match="^minutes must be more than 0, got 0$"):
+    with pytest.raises(SystemExit, match=r"^minutes must be a finite number, more than 0, got 0\.0$"):
         capstone.main()
 
 

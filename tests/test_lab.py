@@ -58,13 +58,13 @@ def test_settings_of_the_machine_come_second_and_what_cannot_be_opened_is_a_sent
     elsewhere = ("jupyterlab", f"--ServerApp.root_dir={tmp_path / 'lessons'}", url + page, "--no-browser")
     assert started == [elsewhere, here]
     monkeypatch.setattr(lab, "find_spec", lambda name: None)
-    assert lab.main([notebook]) == lab.main(["none.ipynb"]) == lab.main([]) == 1
+    assert lab.main([notebook]) == lab.main(["none.ipynb"]) == lab.main(["~no one/x.ipynb"]) == lab.main([]) == 1
     told = capsys.readouterr().out
     assert "JupyterLab is not installed: python -m pip install -r requirements.txt" in told
     assert "no notebook 'none.ipynb' here; `python -m ddpm_course.lab copy work`" in told
 
 
-def test_copy_never_touches_what_is_there_and_links_solutions_that_open_offline(tmp_path, capsys):
+def test_copy_never_touches_what_is_there_and_links_solutions_that_open_offline(tmp_path, monkeypatch, capsys):
     names, solutions = ["00_a.ipynb", "01_b.ipynb"], lab.page("notebooks/solutions")
     for name in names:
         save(tmp_path / "notebooks" / name, f"[solution]({solutions}/{name}) {badge(name.removesuffix('.ipynb'))}")
@@ -75,7 +75,9 @@ def test_copy_never_touches_what_is_there_and_links_solutions_that_open_offline(
         assert f"lessons copied now: {count}; those that were there are as you left them" in capsys.readouterr().out
     copied = f"[solution](../notebooks/solutions/01_b.ipynb) {badge('01_b')}"  # which leads to Colab
     assert contents(work) == {"00_a.ipynb": b"my answers", "01_b.ipynb": copied.encode()}
-    assert [path.name for path in lab.copy(elsewhere, tmp_path)] == names
+    for home in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(home, str(tmp_path.parent))
+    assert [path.name for path in lab.copy(f"~/{elsewhere.name}", tmp_path)] == names
     assert f"{solutions}/01_b.ipynb" in (elsewhere / "01_b.ipynb").read_text()
     assert lab.main(["copy", str(elsewhere)], work) == 1  # where there are no notebooks
     assert f"github.com/{REPOSITORY}/blob/{REF}/notebooks\n" in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import os
 from collections.abc import Sequence
 from itertools import zip_longest
 from pathlib import Path
@@ -139,6 +140,6 @@ def animate(frames: Sequence[Tensor], *, columns: int = 8, zoom: int = 3, path=N
     file = io.BytesIO()
     pictures[0].save(file, "gif", save_all=True, append_images=pictures[1:], duration=durations, loop=0)
     if path is not None:
-        Path(path).expanduser().write_bytes(file.getvalue())
+        Path(os.path.expanduser(path)).write_bytes(file.getvalue())
     look = f'width="{pictures[0].width * zoom}" style="image-rendering: pixelated; max-width: 100%"'
     return Picture(base64.b64encode(file.getvalue()).decode(), "gif", alt or "An animation.", look)
