@@ -1,6 +1,7 @@
 """The benchmark's adapters: other packages' networks and samplers mean what ours mean."""
 
 import importlib
+import re
 import sys
 from pathlib import Path
 
@@ -62,9 +63,14 @@ def test_smalldiffusion_adapter_hands_over_sigma_and_the_unscaled_image(schedule
     assert (net(xt, (t + 1).clamp(max=schedule.T)) - exact).abs().max() > 1e-3  # the test can fail
 
 
-def test_stored_results_are_those_of_the_readme():
+def test_stored_results_are_those_of_the_pages():
     stored = bench.read()
     assert list(stored) == bench.JOBS and len({(row["machine"], row["minutes"]) for row in stored.values()}) == 1
-    readme, assets = ((editions.ROOT / path).read_text(encoding="utf-8") for path in ("README.md", "assets/README.md"))
-    assert all(table in readme for table in bench.markdown(stored).split("\n\n"))
-    assert bench.markdown({"curve": stored["curve"]}) in assets
+    pages = ("README.md", "assets/README.md", "tests/benchmarks/README.md")
+    readme, assets, beside = ((editions.ROOT / page).read_text(encoding="utf-8") for page in pages)
+    curve, rows = stored.pop("curve"), ("ours", "ours, no labels", "annotated", "diffusers, our recipe")
+    distances = [f"{stored[name]['frechet']:.1f}" for name in rows]
+    distances += [f"{curve['values'][name]['25'][0]:.2f}" for name in ("DDIM", "DDIM, guidance 1.5")]
+    assert re.findall(r"^\| .+ minutes.* \| ([\d.]+) \|$", readme, flags=re.MULTILINE) == distances
+    assert bench.markdown({"curve": curve}) in assets
+    assert all(table in beside for table in bench.markdown(stored).split("\n\n"))
