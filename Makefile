@@ -7,6 +7,7 @@ LESSONS ?=
 LAB_ARGS ?=
 TEST_ARGS ?=
 BENCH_ARGS ?=
+GPU_ARGS ?=
 
 ifeq ($(OS),Windows_NT)
   BIN := $(VENV)/Scripts
@@ -18,7 +19,7 @@ ON_PYTHON = $(shell $(PYTHON) -c 'import sys; print(".".join(map(str, sys.versio
 NO_TORCH = { echo 'If pip found no torch above: PyTorch is built for Python 3.11 to 3.14, and this is $(ON_PYTHON).' \
   'Remove $(VENV) and name another one: make $(MAKECMDGOALS) PYTHON=python3.13'; exit 1; }
 
-.PHONY: help lab test notebooks bench test-install test-browser format clean
+.PHONY: help lab test notebooks bench test-install test-browser test-gpu format clean
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
@@ -43,6 +44,9 @@ test-install: $(VENV)/.test  ## install in empty environments and test there (sl
 
 test-browser: $(VENV)/.browser  ## run lessons in JupyterLab in Chromium: make test-browser LESSONS="00 02"
 	$(PY) tests/browser/run.py $(LESSONS)
+
+test-gpu:  ## check and time the course on a GPU (eight minutes), in the PyTorch that is there: make test-gpu PYTHON=python3
+	$(or $(wildcard $(PY)),$(PYTHON)) tests/gpu/run.py $(GPU_ARGS)
 
 format: $(VENV)/.test  ## lay out and lint code and notebooks
 	$(PY) -m ruff check --fix .
