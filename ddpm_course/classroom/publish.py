@@ -18,7 +18,10 @@ from typing import NamedTuple
 from ..files import write_atomically
 
 DEFAULT_REF = "main"
-PLACES = ("ddpm_course/__init__.py", "README.md", "assets/README.md", "notebooks/**/*.ipynb", "notebooks/**/*.md")
+PLACES = (
+    "ddpm_course/__init__.py", "README.md", "CITATION.cff", "assets/README.md",
+    "notebooks/**/*.ipynb", "notebooks/**/*.md",
+)  # fmt: skip
 
 
 class Address(NamedTuple):
