@@ -58,21 +58,29 @@ def load_images(
     """Read images and labels.
 
     name:    "bundled" (24,000 Fashion-MNIST images, 4,000 for testing); "fashion_mnist", "mnist", "cifar10" or
-             "celeba" from the Hugging Face hub; or the path of a folder with images, in subfolders named after
-             their classes or not, or with Parquet files laid out as the hub's are
-    split:   "train", "test" or "validation"; a folder of images without such subfolders has "train" alone
+             "celeba" from the Hugging Face hub; or the path of a folder with images, or with Parquet files laid out
+             as the hub's are
+    split:   "train", "test" or "validation"; a folder that has no splits is "train" as a whole
     size:    crop the largest square in the centre and resize it to this; needed where the images differ in size
     limit:   read this many rows at most (celeba: 10,000 unless given)
     returns  images (N, C, H, W) uint8 and labels (N,) int64, or None for the labels where the data has none; where
-             some images have a label, those without are left out. For a folder, one line says what was read
+             some images have a label, those without are left out. For a folder, one line says what was read, and names
+             what was not
     raises   ValueError for an unknown name or split, sizes that differ with no size given, or more pixels than 4 GB
              with no limit given; ConnectionError, in one sentence, if the hub cannot be reached and nothing is cached
+
+    In a folder, the folder right above a picture is its class, and classes are numbered alphabetically over all splits;
+    a metadata.csv with a column of labels counts instead. Folders called train, test and val at the top, or in one
+    folder around them, are splits; beside other folders with pictures, train without the others is one more class.
+    Pictures that lie in no class folder have no labels: None, and never class 0.
     """
     size = size if size is None else whole("size", size, 1, LARGEST_SIZE)
     limit = limit if limit is None else whole("limit", limit, 1)
     if not isinstance(name, str | Path):
         raise ValueError(f"name must be text or a path, got {name!r}")
-    left_out = defaultdict(list)
+    if not isinstance(split, str):
+        raise ValueError(f'split must be "train", "test" or "validation", got {split!r}')
+    split, left_out = SPLITS.get(split.casefold(), split), defaultdict(list)
     if name == "bundled":
         return _decode(_from_folder(ASSETS / "fashion_mnist", split, left_out)[0], size, limit, left_out)
     if name in HUB:
@@ -107,7 +115,8 @@ def _summary(
         text += "no labels"
     else:
         there = set(labels.tolist())
-        names = list(dict.fromkeys(shown(label) for label, number in rows.classes.items() if number in there))
+        classes = sorted(rows.classes.items(), key=lambda item: item[1])
+        names = list(dict.fromkeys(shown(label) for label, number in classes if number in there))
         listed = ", ".join(names[:10]) + (", …" if len(names) > 10 else "")
         text += f"{len(there):,} class{'' if len(there) == 1 else 'es'} ({listed})"
     others = ", ".join(f"{other} ({count:,})" for other, count in counts.items() if other != split)
@@ -126,7 +135,6 @@ def _from_folder(folder: Path, split: str, left_out: LeftOut) -> tuple[Rows, dic
     kinds_left_out(files, left_out, tables=bool(tables))
     if not any(counts.values()):
         raise ValueError(f"no images or Parquet files found in {shown(folder)}{not_read(left_out)}")
-    split = SPLITS.get(split, split)
     if split not in counts:
         raise ValueError(f"{shown(folder)} has no split {split!r}, only: {', '.join(counts)}")
     if tables:

@@ -11,6 +11,7 @@ import os
 import posixpath
 import re
 import stat
+import unicodedata
 from collections import defaultdict, deque
 from collections.abc import Iterable
 from pathlib import Path
@@ -62,6 +63,11 @@ def list_files(folder: Path, left_out: LeftOut) -> dict[str, Path]:
     return dict(sorted(files.items()))
 
 
+def composed(name: str) -> str:
+    """With each accent in one piece with its letter: macOS takes them apart."""
+    return unicodedata.normalize("NFC", name)
+
+
 def suffix(name: str) -> str:
     """Of a file, whatever its case: ".png"."""
     return posixpath.splitext(name)[1].casefold()
@@ -72,28 +78,28 @@ def arrange(files: dict[str, Path], left_out: LeftOut) -> tuple[dict[str, list[t
 
     Splits are folders at the top that are called "train", "test" and so on, unless such a name stands beside others
     that hold pictures: then it is one class of several. A folder around all of it, as archives often have one, is no
-    top. The label is the name of the folder right above a picture,
-    or what a metadata.csv says.
+    top. The label is the name of the folder right above a picture, or what a metadata.csv says.
     """
     pictures = [name for name in files if PICTURE.fullmatch(name)]
-    around = 0  # folders that hold all pictures, and folders with pictures
+    around = 0  # folders that hold all folders with pictures
     while len(tops := {name.split("/")[around] for name in pictures if name.count("/") > around}) == 1:
-        if {top.casefold() for top in tops} & SPLITS.keys() or any(name.count("/") < around + 2 for name in pictures):
+        if {top.casefold() for top in tops} & SPLITS.keys():
             break
         around += 1
     split_folders = {top: SPLITS[top.casefold()] for top in tops if top.casefold() in SPLITS}
-    if len(split_folders) < len(tops) and not {"train"} < set(split_folders.values()):
+    strays = around and any(name.count("/") <= around for name in pictures)
+    if (strays or len(split_folders) < len(tops)) and not {"train"} < set(split_folders.values()):
         split_folders = {}
     labels, splits = _metadata(files, left_out), {}
     for name in pictures:
-        *above, _ = name.split("/")[around:]
-        split = "train"
+        above, split = name.split("/")[:-1], "train"
         if split_folders:
+            *above, _ = name.split("/")[around:] or [name]
             if not above or above[0] not in split_folders:
                 left_out["outside the splits' folders"].append(name)
                 continue
             split = split_folders[above.pop(0)]
-        label = (above[-1] if above else None) if labels is None else labels.get(name)
+        label = (composed(above[-1]) if above else None) if labels is None else labels.get(name)
         splits.setdefault(split, []).append((name, label))
     if labels is None:
         names = sorted({label for rows in splits.values() for _, label in rows} - {None})
@@ -103,17 +109,20 @@ def arrange(files: dict[str, Path], left_out: LeftOut) -> tuple[dict[str, list[t
 
 def _metadata(files: dict[str, Path], left_out: LeftOut) -> dict[str, object] | None:
     """{name: label} of the metadata.csv and metadata.jsonl files, names are relative to theirs; None without any."""
-    labels = None
+    labels, there = None, {composed(name): name for name in files}
     for table, path in files.items():
         if posixpath.basename(table).casefold() not in METADATA:
             continue
         try:
             text = path.read_text(encoding="utf-8-sig")
             if suffix(table) == ".csv":
-                rows = list(csv.DictReader(io.StringIO(text, newline="")))
+                head = text.splitlines()[0]
+                separator = max(",;\t", key=head.count)  # spreadsheets have one for each country
+                rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True)
             else:
                 rows = [json.loads(line) for line in text.split("\n") if line.strip()]
-            column = label_column({key for row in rows for key in row if key})
+            rows = [{str(key).strip().casefold(): value for key, value in row.items()} for row in rows]
+            column = label_column({key for row in rows for key in row})
             names = [str(row["file_name"]).replace("\\", "/") for row in rows]
         except Exception:  # not UTF-8, no table, no column "file_name"
             left_out["no UTF-8 table with a column file_name"].append(table)
@@ -124,8 +133,9 @@ def _metadata(files: dict[str, Path], left_out: LeftOut) -> dict[str, object] | 
         labels = labels or {}
         for row, name in zip(rows, names, strict=True):
             name = posixpath.normpath(posixpath.join(posixpath.dirname(table), name))
-            if name in files:
-                labels[name] = row.get(column)
+            found = there.get(composed(name))
+            if found:
+                labels[found] = row.get(column)
             else:
                 left_out["in the metadata, but not in the folder"].append(name)
     return labels
@@ -140,9 +150,10 @@ def label_column(names: Iterable[str], classes: Iterable[str] = ()) -> str | Non
 def class_numbers(labels: Iterable[object]) -> dict[str | int | float, int]:
     """{label: class}: whole numbers from 0 are classes as they are, texts are numbered alphabetically."""
     labels = {label for label in labels if isinstance(label, str | int | float)}  # not None, no lists
-    texts = sorted(label for label in labels if isinstance(label, str) and label.strip())
+    texts = {label: composed(label.strip()) for label in labels if isinstance(label, str) and label.strip()}
     if any(_number(text) is None for text in texts):
-        return {text: i for i, text in enumerate(texts)}
+        numbers = {text: i for i, text in enumerate(sorted(set(texts.values())))}
+        return {label: numbers[text] for label, text in texts.items()}
     return {label: _number(label) for label in labels if _number(label) is not None}
 
 

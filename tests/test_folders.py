@@ -63,7 +63,7 @@ TREES = {
     "suffixes": ({"a.Png": 10, "b.JPEG": 20, "c.avif": png(30, form="PNG")}, {"train": {10: None, 20: None, 30: None}}),
     "other names of splits": (
         numbered("Training/a/1.png", "testing/a/2.png", "val/b/3.png"),
-        {"train": {10: 0}, "test": {20: 0}, "validation": {30: 1}, "val": {30: 1}},
+        {"train": {10: 0}, "test": {20: 0}, "validation": {30: 1}},
     ),
     "one class in each split": (
         numbered("train/bus/a.png", "train/car/b.png", "test/car/c.png"),
@@ -95,6 +95,24 @@ TREES = {
         | {"metadata.jsonl": b'{"file_name": "a.png", "label": 2}\n{"file_name": "b.png", "label": 1.7}\n'},
         {"train": {10: 2}},
     ),
+    "a picture beside the folder around it all": (
+        numbered("logo.png", "cifar/train/cat/a.png", "cifar/test/cat/b.png", "cifar/c.png"),
+        {"train": {20: 0}, "test": {30: 0}},
+    ),
+    "a class with a folder of a split's name": (numbered("cat/test/a.png", "cat/b.png"), {"train": {10: 1, 20: 0}}),
+    "accents in one piece and in two": (
+        numbered("train/caf\u00e9/a.png", "train/zoo/b.png", "test/cafe\u0301/c.png"),
+        {"train": {10: 0, 20: 1}, "test": {30: 0}},
+    ),
+    "metadata of a spreadsheet": (
+        numbered("\u00e9.png", "b.png", "c.png")
+        | {"metadata.csv": "\ufeffFile_Name; Label\r\ne\u0301.png; cat\r\nb.png;ape\r\nc.png;cat \r\n".encode()},
+        {"train": {10: 1, 20: 0, 30: 1}},
+    ),
+    "metadata between tabs": (
+        numbered("a.png", "b.png") | {"metadata.csv": b"file_name\tlabel\na.png\t1\nb.png\t0\n"},
+        {"train": {10: 1, 20: 0}},
+    ),
     "metadata without labels": (
         numbered("cat/a.png", "dog/b.png") | {"metadata.csv": b"file_name,text\ncat/a.png,hello\n"},
         {"train": {10: 0, 20: 1}},
@@ -115,6 +133,14 @@ def test_what_a_folder_means(tmp_path, capsys, files, expected):
     if "test" not in expected:
         with pytest.raises(ValueError, match="has no split 'test', only: train"):
             load_images(tmp_path, "test")
+
+
+@pytest.mark.parametrize("split, words", [("test", ("testing", "TEST")), ("validation", ("val", "Validation"))])
+def test_other_words_for_a_split_count_as_it(tmp_path, capsys, split, words):
+    write(tmp_path, numbered("train/1.png", "Test/2.png", "val/3.png"))
+    found = read(tmp_path, split), capsys.readouterr().out
+    for word in words:
+        assert (read(tmp_path, word), capsys.readouterr().out) == found
 
 
 def test_one_line_says_what_was_read_and_what_not(tmp_path, capsys):
@@ -182,6 +208,8 @@ def test_names_that_are_not_utf8_or_move_the_cursor(tmp_path, capsys):
         (dict(name="a\0b"), "is neither a folder"),
         (dict(name="~nobody/x"), "is neither a folder"),
         (dict(name=None), "name must be text or a path"),
+        (dict(split=None), 'split must be "train", "test" or "validation", got None'),
+        (dict(split=["train"]), 'split must be "train"'),
         (dict(name=__file__), "is a file: give the folder"),
     ],
 )
