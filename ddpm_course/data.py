@@ -71,7 +71,7 @@ def load_images(
 
     In a folder, the folder right above a picture is its class, and classes are numbered alphabetically over all splits;
     a metadata.csv with a column of labels counts instead. Folders called train, test and val at the top, or in one
-    folder around them, are splits; beside other folders with pictures, train without the others is one more class.
+    folder around them, are splits; one such name alone beside other folders with pictures is one more class.
     Pictures that lie in no class folder have no labels: None, and never class 0.
     """
     size = size if size is None else whole("size", size, 1, LARGEST_SIZE)
