@@ -18,6 +18,7 @@ from .folders import MOST_CLASSES, LeftOut, label_column, split_in_name
 
 Picture = tuple[str, io.BytesIO | Path | None, object]  # name, file, label as it stands there
 BATCH = 32  # rows read at a time: a small file may hold one large picture thousands of times
+UNPACKED = 256 << 20  # bytes that a part of a file may always unpack to; above, at most a hundred times its own
 
 
 class Table(NamedTuple):
@@ -41,11 +42,13 @@ def find_tables(files: dict[str, Path], left_out: LeftOut) -> dict[str, list[Tab
                 parquet = pq.ParquetFile(file)
                 image = image_column(parquet.schema_arrow)
                 label = label_column(set(parquet.schema_arrow.names) - {image}, class_columns(parquet.schema_arrow))
-                rows = parquet.metadata.num_rows
+                rows, bomb = parquet.metadata.num_rows, swollen(parquet.metadata)
         except Exception:  # pyarrow has many kinds
             left_out["no Parquet that can be read"].append(name)
             continue
-        if image is None:
+        if bomb:
+            left_out["Parquet that unpacks to more than a hundred times its size"].append(name)
+        elif image is None:
             left_out["no column of images"].append(f"{name}: only {', '.join(parquet.schema_arrow.names)}")
         else:
             tables.setdefault(split_in_name(name), []).append(Table(name, path, rows, image, label))
@@ -55,6 +58,17 @@ def find_tables(files: dict[str, Path], left_out: LeftOut) -> dict[str, list[Tab
     elif unnamed:
         left_out["no split in the file's name"] += [table.name for table in unnamed]
     return tables
+
+
+def swollen(metadata: pq.FileMetaData) -> bool:
+    """Does a column claim to unpack to far more than it takes on the disk? One value may have 2 GB.
+
+    Pictures are packed already, so theirs hardly do. pyarrow believes each page's own claim, not this one: a file that
+    was forged with care still takes the memory.
+    """
+    groups = map(metadata.row_group, range(metadata.num_row_groups))
+    columns = (group.column(i) for group in groups for i in range(group.num_columns))
+    return any(c.total_uncompressed_size > max(UNPACKED, 100 * c.total_compressed_size) for c in columns)
 
 
 def image_column(schema: pa.Schema) -> str | None:
