@@ -45,7 +45,7 @@ test-install: $(VENV)/.test  ## install in empty environments and test there (sl
 test-browser: $(VENV)/.browser  ## run lessons in JupyterLab in Chromium: make test-browser LESSONS="00 02"
 	$(PY) tests/browser/run.py $(LESSONS)
 
-test-gpu:  ## check and time the course on a GPU (eight minutes), in the PyTorch that is there: make test-gpu PYTHON=python3
+test-gpu:  ## check and time the course on a GPU, in eight minutes, installing nothing: make test-gpu GPU_ARGS="--out gpu.json"
 	$(or $(wildcard $(PY)),$(PYTHON)) tests/gpu/run.py $(GPU_ARGS)
 
 format: $(VENV)/.test  ## lay out and lint code and notebooks
