@@ -55,19 +55,6 @@ def lines(
 
 
 @style()
-def heatmap_with_paths(density: Tensor, x_range: tuple[float, float], paths: Tensor) -> Figure:
-    """A distribution over time as a heat map, density (T+1, X), with sample paths (T+1, N) on top."""
-    steps = len(density) - 1
-    figure, ax = plt.subplots(figsize=(7.5, 3.6))
-    brightness = (density / density.amax(1, keepdim=True)).T.numpy()  # each t on its own scale, or t = 0 outshines
-    ax.imshow(brightness, aspect="auto", origin="lower", extent=(0, steps, *x_range), cmap="magma")
-    ax.plot(paths.numpy(), color="white", alpha=0.7, linewidth=0.8)
-    ax.set(xlabel="t", ylabel="x", ylim=x_range)
-    ax.grid(False)
-    return finish(figure, f"Heat map of a distribution over {steps:,} steps, under sample paths")
-
-
-@style()
 def scatters(
     points: Sequence[Tensor], names: Sequence[str], *, limit: float = 3.0, xlabel: str = "", ylabel: str = ""
 ) -> Figure:
