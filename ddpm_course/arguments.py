@@ -20,7 +20,7 @@ def whole(name: str, value: Any, low: int, high: int | None = None, why: str = "
     raises ValueError unless it is a whole number from low to high
     """
     try:
-        fits = not isinstance(value, bool) and int(value) == value
+        fits = not _no_number(value) and int(value) == value
         fits = bool(fits) and low <= int(value) and (high is None or int(value) <= high)
     except (TypeError, ValueError, OverflowError, RuntimeError):  # text, None, nan, infinity, a tensor of many
         fits = False
@@ -37,7 +37,7 @@ def number(name: str, value: Any, low: float = -LARGEST, high: float = LARGEST, 
     raises ValueError unless it is a number from low to high; infinity is one only where `high` is
     """
     try:
-        found = float("nan") if isinstance(value, bool | str) else float(value)
+        found = float("nan") if _no_number(value) else float(value)
     except (TypeError, ValueError, OverflowError, RuntimeError):
         found = float("nan")
     if not low <= found <= high or (above and found == low):
@@ -47,12 +47,20 @@ def number(name: str, value: Any, low: float = -LARGEST, high: float = LARGEST, 
     return found
 
 
+def _no_number(value: Any) -> bool:
+    """What int() and float() take all the same: texts, and yes or no."""
+    return isinstance(value, bool | str | bytes | bytearray) or getattr(value, "dtype", None) in (torch.bool, bool)
+
+
 def as_tensor(name: str, value: Any, dtype: torch.dtype | None = None) -> Tensor:
     """`value` as a tensor: lists, and NumPy arrays of any byte order and layout, which share their memory if they can.
 
-    raises ValueError, with its type, for anything else
+    raises ValueError, with its type, for anything else, and for complex numbers and tensors that hold no values
     """
     if isinstance(value, Tensor):
+        if value.is_complex() or value.is_meta or value.layout != torch.strided:
+            kind = f"{value.dtype}, {value.layout}, on {value.device}"
+            raise ValueError(f"{name} must be an ordinary tensor of real numbers, got one of {kind}")
         return value if dtype is None else value.to(dtype)
     try:
         if hasattr(value, "__array__"):

@@ -117,6 +117,8 @@ def sampled(net=WITH_CLASSES, shape=(2, 1, 8, 8), **options):
 
 
 BYTES = torch.arange(70 * 784).reshape(70, 1, 28, 28) * 7 % 256
+YES = True, np.True_, torch.tensor(True)
+NO_VALUES = X8.to("meta"), X8.to_sparse(), X8 + 0j
 NUMBERS = [
     *(
         (lambda y=y: sampled(y=y), r"y must lie in 0\.\.9, got .*; 10 is the null class")
@@ -127,7 +129,7 @@ NUMBERS = [
     (lambda: sampled(y=[0.0, 1.0]), "y must hold integers, got torch.float32"),
     (lambda: sampled(y="ab"), "y must be a tensor.*got str"),
     *((lambda shape=shape: sampled(shape=shape), "shape must") for shape in (16, (), (2.5, 1, 8, 8), (0, 1, 8, 8))),
-    *((lambda chunk=chunk: sampled(chunk=chunk), "chunk must be a whole") for chunk in (0.5, math.nan, None, True)),
+    *((lambda chunk=chunk: sampled(chunk=chunk), "chunk must be a whole") for chunk in (0.5, math.nan, None, *YES)),
     *((lambda eta=eta: next(ddim_steps(net, D, (2, 1), eta=eta)), "eta must") for eta in (-1, 1.5, math.nan)),
     (lambda: next(ddim_steps(net, D, (2, 1), 5, x_T=T[:2, None])), "the data must be floats"),
     *((lambda T=T: spaced_timesteps(T), "T must be a whole number") for T in (0, -5, 9.5)),
@@ -146,10 +148,17 @@ NUMBERS = [
     ),
     (lambda: bits_per_dim(WITH_CLASSES, D, X8, Y + 10), r"labels must lie in 0\.\.9"),
     (lambda: discretised_log_likelihood(X, X, -1.0), "variance must be a finite number, more than 0"),
-    *((lambda decay=decay: EMA(PLAIN, decay), "decay must be .* from 0 to 1, got") for decay in (99.5, -0.1, math.nan)),
+    *(
+        (lambda decay=decay: EMA(PLAIN, decay), "decay must be .* from 0 to 1, got")
+        for decay in (99.5, -0.1, math.nan, b"0.5", *YES)
+    ),
     *((lambda m=m: Budget(m), "minutes must be a finite number, more than 0") for m in (0, math.inf, math.nan, "4")),
     *((lambda f=f: f(BYTES.float()), "got torch.float32 from 0 to 255") for f in (features, classify)),
     *((lambda x=x: features(x), "must be uint8.*got") for x in (BYTES - 1, BYTES + 1, BYTES > 9)),
+    *((lambda x=x, f=f: f(x), "must be an ordinary tensor of real") for x in NO_VALUES for f in (features, to_uint8)),
+    (lambda: frechet_distance(torch.rand(99, 64) + 0j, torch.rand(99, 64)), "samples must be .* real numbers"),
+    (lambda: Schedule(torch.tensor([0.1 + 1j])), "betas must be .* real numbers"),
+    (lambda: sampled(y=Y[:2].to("meta")), "y must be an ordinary tensor"),
     (lambda: nearest_neighbours(BYTES.float(), BYTES), "samples must be uint8.*255"),
     (lambda: nearest_neighbours(X8, X8, chunk=0), "chunk must be a whole number, 1 or more"),
     (lambda: nearest_neighbours(X8, X8, 1.5), "k must be a whole number from 1 to 4"),
