@@ -67,6 +67,18 @@ def test_parts_notice_what_is_broken(monkeypatch, part, broken, failed):
     assert [row["check"] for row in rows if row["passed"] is False] == failed
 
 
+def test_a_batch_that_does_not_fit_is_halved(monkeypatch):
+    make = parts.new_training
+
+    def new_training(net, diffusion, device, batch, side):
+        if batch > 2:
+            raise torch.OutOfMemoryError
+        return make(net, diffusion, device, batch, side)
+
+    monkeypatch.setattr(parts, "new_training", new_training)
+    assert [row.get("batch") for row in parts.rows_of("speed", "cpu", True)] == [None, 2, 2]
+
+
 def test_the_recipe_is_lesson_00s():
     """Nothing but `train`'s defaults."""
     (ours, our_meaning), (net, meaning, keywords) = parts.lesson_00(), measure.lesson_00()

@@ -102,7 +102,7 @@ def rows_of(part: str, device: str, small: bool) -> Iterator[dict]:
 
 
 def machine(device: torch.device, small: bool) -> Iterator[dict]:
-    card, memory, products = "the CPU", None, mixed_precision(device) or torch.float32
+    card, memory, products = device.type, None, mixed_precision(device) or torch.float32
     if device.type == "cuda":
         properties = torch.cuda.get_device_properties(device)
         card, memory = properties.name, round(properties.total_memory / 1e9)
@@ -239,8 +239,9 @@ def compiled(device: torch.device, small: bool) -> Iterator[dict]:
             losses.append(torch.tensor([loss for _, loss in run.losses]))
             (first, began), (last, ended) = marks[1], marks[-1]  # it compiles before the first report
             paces.append((last - first) / (ended - began))
-        worst = (losses[1] / losses[0] - 1).abs().max().item()  # sums in another order, carried on by the optimizer
-        yield row("torch.compile: losses", worst < 0.05, f"{worst:.1%} apart at most in {count} steps", apart=worst)
+        worst = (losses[1] / losses[0] - 1).abs().max().item()
+        # sums in another order; start weights off by bfloat16's rounding move these means by 0.05 %
+        yield row("torch.compile: losses", worst < 0.02, f"{worst:.1%} apart at most in {count} steps", apart=worst)
         found = f"{paces[0]:.1f} steps/s without, {paces[1]:.1f} with"
         yield row("torch.compile: lesson 00's network", None, found, plain=paces[0], compiled=paces[1])
         with tempfile.TemporaryDirectory() as folder:
@@ -297,18 +298,19 @@ def shared(device: torch.device, small: bool) -> Iterator[dict]:
 
 def processes(device: torch.device, small: bool) -> Iterator[dict]:
     """Two processes with a GPU each (NCCL; gloo on a CPU) train the network that one does."""
-    if device.type == "cuda" and torch.cuda.device_count() < 2:
+    if device.type != "cpu" and torch.cuda.device_count() < 2:
         yield row("torchrun, two processes", None, "skipped: there is one GPU")
         return
     script = [str(Path(__file__).with_name("run.py")), "shared", "--rows", "--device", device.type]
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    launcher = subprocess.Popen(launch + script, stdout=-1, stderr=-1, text=True)
+    pipe = subprocess.PIPE
+    launcher = subprocess.Popen(launch + script, stdout=pipe, stderr=pipe, text=True, errors="replace")
     try:
         out, errors = launcher.communicate(timeout=80)
     finally:
         launcher.terminate()  # not killed: it has processes of its own to end
         launcher.wait(20)
-    two = [json.loads(line) for line in out.splitlines()]
+    two = [json.loads(line) for line in out.splitlines() if line.startswith("{")]  # libraries may have a say
     if len(two) != 2 or not all("losses" in one for one in two):
         yield row("torchrun, two processes", False, f"failed: {two[0]['found'] if two else errors.strip()[-200:]}")
         return
@@ -344,9 +346,10 @@ def recipe(device: torch.device, small: bool) -> Iterator[dict]:
 def speed(device: torch.device, small: bool) -> Iterator[dict]:
     """Training in the precision that `train` chooses; the peak is that of a matrix product in the same precision."""
     dtype, n = mixed_precision(device) or torch.float32, 512 if small else 8192
-    a, b = torch.randn(2, n, n, device=device, dtype=dtype)
-    torch.mm(a, b)
-    peak = 2 * n**3 / min(seconds_for(lambda: torch.mm(a, b), device) for _ in range(10))
+    product = partial(torch.mm, *torch.randn(2, n, n, device=device, dtype=dtype))
+    product()
+    peak = 2 * n**3 / min(seconds_for(product, device) for _ in range(10))
+    del product  # its matrices would count as the training's memory
     yield row(f"matrix product, {dtype}", None, f"{peak / 1e12:.3g} TFLOP/s", flops=peak)
     for name, arguments, batch, side in (
         ("lesson 00's network, 28×28", lesson_00()[0].arguments, 64, 28),

@@ -52,8 +52,8 @@ def run_part(name: str, device: str, small: bool) -> None:
 
 def rows_from_process(name: str, options: list[str]) -> Iterator[dict]:
     """The rows of a part; where its process dies or takes too long, the last one says so."""
-    command, problem = [sys.executable, __file__, name, "--rows", *options], ""
-    with subprocess.Popen(command, stdout=-1, stderr=-1, text=True, encoding="utf-8", errors="replace") as process:
+    command, pipe, problem = [sys.executable, __file__, name, "--rows", *options], subprocess.PIPE, ""
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, encoding="utf-8", errors="replace") as process:
         try:
             out, errors = process.communicate(timeout=LIMITS[name])
             if process.returncode:
@@ -62,8 +62,7 @@ def rows_from_process(name: str, options: list[str]) -> Iterator[dict]:
         except subprocess.TimeoutExpired:
             process.kill()
             out, problem = process.communicate()[0], f"failed: it was not done after {LIMITS[name]} seconds"
-    for line in out.splitlines():
-        yield json.loads(line)
+    yield from (json.loads(line) for line in out.splitlines() if line.startswith("{"))  # libraries may have a say
     if problem:
         yield dict(check=name, passed=False, found=problem)
 
@@ -82,8 +81,8 @@ def main() -> None:
         parser.error(f"there is no part {min(unknown)}, only {', '.join(LIMITS)}")
     if absent := missing(NEEDED):
         sys.exit(f"This needs {', '.join(absent)}, which {sys.executable} does not have; pip installs them.")
-    if absent := missing(STOOD_IN_FOR[1:3]):
-        print(f"Without {', '.join(absent)} no pictures can be read: speeds are measured, no Fréchet distance is.")
+    if absent := missing(("PIL", "pyarrow")):
+        print(f"Without {' and '.join(absent)} no pictures can be read: the Fréchet distance is not measured.")
     import torch
 
     if args.device.startswith("cuda") and not torch.cuda.is_available():
