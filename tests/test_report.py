@@ -3,12 +3,14 @@
 import asyncio
 import contextlib
 import csv
+import io
 import json
 import os
 import random
 import re
 import shutil
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -16,15 +18,19 @@ from pathlib import Path
 
 import lessons
 import pytest
+import torch
 from courses import contents, run, save, with_cells
 
 from ddpm_course.checks import EXERCISES, judge
 from ddpm_course.checks.library import BY_NAME
+from ddpm_course.checks.running import Outcome
 from ddpm_course.classroom import report
 from ddpm_course.classroom.__main__ import main
 from ddpm_course.classroom.editions import ROOT
 from ddpm_course.classroom.grading import sandbox, submissions, supervisor
+from ddpm_course.classroom.grading.plain import packed, unpacked
 from ddpm_course.classroom.grading.supervisor import STATUSES
+from ddpm_course.classroom.grading.unseen import unseen
 
 LESSON = "01_forward_process"
 COURSE = lessons.read("solutions", LESSON)
@@ -56,8 +62,14 @@ WAYS_OUT = {
     "System V memory": "system.shmget(0, 1000, 0o1600) >= 0 or refuse()",
     "System V messages": "system.msgget(0, 0o1600) >= 0 or refuse()",
     "keyrings": "system.syscall(NUMBER, 0, -3, 1) > 0 or refuse()",
+    "memory in a pipe": "system.vmsplice(os.pipe()[1], None, 0, 0) == 0 or refuse()",
+    "watches, of which a user has few": "system.inotify_init1(0) >= 0 or refuse()",
+    "a socket of another kind": "socket.socket(socket.AF_NETLINK, socket.SOCK_RAW).close() is None",
     "a namespace of its own": "system.unshare(0x10000000) == 0 or refuse()",
+    "a secret of its parents": "any(b'a secret' in path.read_bytes() for path in Path('/proc').glob('*/environ')) or refuse()",
 }
+if hasattr(os, "geteuid") and os.geteuid() == 0:
+    WAYS_OUT["a setting of the machine"] = "open('/proc/sys/kernel/core_pattern', 'r+').close() is None"
 ALLOWED = {
     "thread": "[one.start() or one.join() for one in [threading.Thread(target=list)]]",
     "own file": "Path('mine').write_text('x') and Path('mine').read_text()",
@@ -116,7 +128,8 @@ def outcomes(kind: str, course: Path, script: str) -> dict[str, str]:
     return json.loads(told or errors)
 
 
-def test_every_way_out_is_open_without_the_sandbox_and_closed_in_it(server, tmp_path):
+def test_every_way_out_is_open_without_the_sandbox_and_closed_in_it(server, tmp_path, monkeypatch):
+    monkeypatch.setenv("TOKEN", "a secret")
     shutil.copytree(ROOT / "ddpm_course", tmp_path / "clone" / "ddpm_course")
     save(tmp_path / "clone" / "README.md", "x")
     sandbox.without_solutions(tmp_path / "course")
@@ -192,7 +205,7 @@ lines = [{"begun": "to_uint8", "size": 0}, {"exercise": "to_uint8", "status": "s
          [1], "text", {"begun": 5, "size": -1}, {"size": 1 << 60}, {"size": 1e400}]
 for channel in list(range(1, 50)) * 2:
     with contextlib.suppress(OSError):
-        os.write(channel, "\\n".join([*map(json.dumps, lines), "[" * 9000, ""]).encode())
+        os.write(channel, "\\n".join([*map(json.dumps, lines), "[" * 9000, ""]).encode() + bytes(1 << 20))
 print("x" * 20_000_000, flush=True)
 os._exit(0)"""
 PATCHER = """
@@ -247,6 +260,10 @@ for _ in range(3000):
     os.mkdir("a")
     os.chdir("a")
 """
+FILES = """
+def diffuse(schedule, x0, *rest):
+    for i in range(100_000):  # without content, so that they take no room in the folder
+        open(str(i), "w").close()"""
 IMPORT = COURSE.source("imports") + "\nimport math as arithmetic"
 TAKEN = "def next_variance(variance, beta): return (1 - beta) * variance + beta * arithmetic.cos(0)"
 HELPER = "def root(x): return x ** 0.5"
@@ -280,8 +297,8 @@ STUDENTS = {  # the cells that are not the solved lesson's, and the rows that ar
         {"1.1": ("stopped", "", "no results")} | dict.fromkeys(ALL[1:], ("stopped", "", "ended the process")),
     ),
     "shares": (
-        {"ex-1-1": [NESTS + COURSE.source("ex-1-1")], "ex-1-2": [SHARES], "ex-1-4": [CROWD]},
-        {"1.2": ("stopped", "", "memory"), "1.4": ("stopped", "", "threads")},
+        {"ex-1-1": [NESTS + COURSE.source("ex-1-1")], "ex-1-2": [SHARES], "ex-1-3": [FILES], "ex-1-4": [CROWD]},
+        {"1.2": ("stopped", "", "memory"), "1.3": ("stopped", "", "files"), "1.4": ("stopped", "", "threads")},
     ),
     "patcher": (
         {"ex-1-1": [SUBCLASS], "ex-1-2": [PATCHER], "ex-1-3": [READER + COURSE.source("ex-1-3")], "ex-1-4": [TABLE]},
@@ -311,6 +328,8 @@ UNREADABLE = {
     "list.ipynb": ('{"cells": [1, {"cell_type": "code", "source": 5}]}', "not a notebook"),
     "other.ipynb": ({"cells": [], "nbformat": 4, "metadata": {}}, "no exercise of the course in it"),
     "large.ipynb": (bytes(submissions.LARGEST + 1), "larger than 20 MB"),
+    "long.ipynb": ({"cells": [{"cell_type": "code"}] * 2001}, "more than 2000 cells, or 1 MB of code"),
+    "talks.ipynb": ({"cells": [{"cell_type": "code", "source": "#" * 2**21}]}, "more than 2000 cells, or 1 MB of code"),
 }
 
 
@@ -370,7 +389,9 @@ PLACES = {  # whose is a file at this place
     "fay/02_closed_form.ipynb": "fay/02_closed_form.ipynb",  # one of these two is not hers
     "Fay.ipynb": "Fay.ipynb",
     "=1+1.ipynb": "'=1+1",
-    "a\x1b[2J\n.ipynb": "a?[2J?",
+    "'=1+1.ipynb": "''=1+1",  # and not hers
+    "\uff1dx.ipynb": "'\uff1dx",  # to some sheets a formula as well
+    "a\x1b[2J\n.ipynb": r"a\x1b[2J\n",
 }
 
 
@@ -405,6 +426,82 @@ def test_a_thousand_files_of_any_content_are_a_thousand_rows(tmp_path, known):
     assert len(found) == 1001 and len({one.student for one in found}) == 1001
     assert [one.unreadable for one in found if one.student == "deep"] == ["more than 30 folders deep"]
     subprocess.run(["rm", "-rf", tmp_path / "class"], check=True)  # pytest's own way does not get that deep
+
+
+def test_a_file_that_changes_while_it_is_read_is_read_no_further(tmp_path, known, monkeypatch):
+    """It was a notebook a moment ago; now it is a link to another's, a pipe that never ends, or larger than allowed."""
+    whole = save(tmp_path / "ada.ipynb", {"cells": [COURSE.cells["ex-1-1"]]})
+    (tmp_path / "link.ipynb").symlink_to(whole)
+    os.mkfifo(tmp_path / "pipe.ipynb")
+    about = whole.lstat()
+    monkeypatch.setattr(Path, "lstat", lambda self: about)
+    for name, complaint in {"ada": None, "link": "Too many levels of symbolic links", "pipe": "not a file"}.items():
+        found = submissions.open_submission(tmp_path / f"{name}.ipynb", name, None, known)
+        assert (found.unreadable, bool(found.answers)) == (complaint, not complaint)
+    save(whole, bytes(submissions.LARGEST + 1))
+    assert submissions.open_submission(whole, "ada", None, known).unreadable == "larger than 20 MB"
+
+
+MEASURING = lessons.read("solutions", "08_measuring_quality")
+SHORTCUT = "def frechet_of_gaussians(*moments): return metrics.frechet_of_gaussians(*moments)"
+
+
+@pytest.mark.parametrize(
+    ("answer", "uses"),
+    [
+        (SHORTCUT, True),
+        (MEASURING.source("ex-8-3") + "\n# see ddpm_course.metrics", True),
+        (MEASURING.source("ex-8-3") + "\nsample = 'not metrics'", False),
+    ],
+)
+def test_an_answer_that_calls_what_the_lesson_imports_is_flagged(tmp_path, known, answer, uses):
+    save(tmp_path / "a.ipynb", with_cells(MEASURING.notebook, {"ex-8-3": [answer]}))
+    [one] = submissions.find(tmp_path, known)
+    assert supervisor.uses_course(one) == uses
+
+
+def made_up(content: bytes, exercise: str = "next_variance") -> tuple:
+    """The verdict on what a process told."""
+    verdict = supervisor.judged(exercise, {}, content, 0)
+    return verdict["status"], verdict["problem"]
+
+
+def safetensors(about: str, tensors: bytes = b"") -> bytes:
+    """A file with one tensor of bytes."""
+    entry = {"dtype": "U8", "shape": [len(tensors)], "data_offsets": [0, len(tensors)]}
+    head = json.dumps({"__metadata__": {"about": about}} | ({"a": entry} if tensors else {})).encode()
+    return len(head).to_bytes(8, "little") + head + tensors
+
+
+def test_what_a_process_makes_up_is_no_result_and_cannot_fill_the_memory():
+    def outcomes(exercise):
+        return [
+            *judge.attempts(exercise, exercise.reference, 60),
+            *judge.attempts(unseen(exercise, 0), exercise.reference, 60),
+        ]
+
+    refused = ("stopped", "no results")
+    assert made_up(packed(outcomes(VARIANCE))) == ("solved", None)
+    assert made_up(packed(outcomes(VARIANCE)[:3])) == refused
+    assert made_up(safetensors("[" + "[]," * 400_000 + "[]]")) == refused  # 64 MB may stand in 1
+    again = json.dumps([vars(Outcome()) | {"value": {"list": [{"bytes": {"tensor": "a"}}] * 100}}] * 50)
+    with pytest.raises(ValueError, match="KeyError"):
+        unpacked(safetensors(again, b"x"), 50)
+
+    state = bytearray(torch.Generator().manual_seed(0).get_state().numpy().tobytes())
+    struct.pack_into("<iiQ", state, 8, 624, 1, 624)  # its next number is the 625th of 624
+    diffuse = BY_NAME["diffuse"]
+    drawn = outcomes(diffuse)
+    assert made_up(packed(drawn), "diffuse") == ("solved", None)
+    drawn[0].states["generator"] = bytes(state)
+    assert made_up(packed(drawn), "diffuse") == refused
+
+    loss = BY_NAME["simple_loss"]
+    flows = outcomes(loss)
+    assert made_up(packed(flows), "simple_loss") == ("solved", None)
+    [name] = flows[len(loss.cases)].value  # a gradient; against the right one it would be a thousand times as large
+    flows[len(loss.cases)].value[name] = torch.zeros(1000, *[1] * 9)
+    assert made_up(packed(flows), "simple_loss") == refused
 
 
 EDITORS = {  # what each makes of a cell with its id and its place
@@ -464,13 +561,15 @@ def test_what_cannot_be_run_is_a_sentence(tmp_path, monkeypatch, capsys):
 
 
 def test_whatever_happens_costs_one_row_and_what_was_judged_stays(tmp_path, monkeypatch, capsys):
-    for student in ("ada", "bob", "cat"):
+    for student in ("ada", "bob", "cat", "dan;=1+1"):
         save(tmp_path / "class" / student / "a.ipynb", COURSE.notebook)
+    save(tmp_path / "class" / "\u540d.ipynb", "x")
     judged = dict.fromkeys(
         submissions.course(ROOT)[1].exercises.values(), {"status": "solved", "mistake": None, "problem": None}
     )
 
     async def verdicts(submission, grader):
+        monkeypatch.setattr(sys, "stderr", io.StringIO())  # as it is while a check runs beside it
         if submission.student == "bob":
             raise OSError("no space left")
         if submission.student == "cat" and interrupted:
@@ -478,14 +577,22 @@ def test_whatever_happens_costs_one_row_and_what_was_judged_stays(tmp_path, monk
         return judged
 
     monkeypatch.setattr(report, "verdicts", verdicts)
+    printed, told = io.TextIOWrapper(io.BytesIO(), encoding="ascii"), io.StringIO()
     for interrupted in (True, False):
+        monkeypatch.setattr(sys, "stdout", printed)
+        monkeypatch.setattr(sys, "stderr", told)
         with pytest.raises(KeyboardInterrupt) if interrupted else contextlib.nullcontext():
             assert fails(tmp_path / "class", "--trust", "--jobs", "1") == 0
         with open(tmp_path / "out" / "report.csv", encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file))
-        assert {row["student"] for row in rows} == {"ada", "bob"} | ({"cat"} if not interrupted else set())
+        later = {"cat", "dan;=1+1", "\u540d"} if not interrupted else set()
+        assert {row["student"] for row in rows} == {"ada", "bob"} | later
         assert {row["problem"] for row in rows if row["student"] == "bob"} == {"not judged: OSError('no space left')"}
-        assert {row["confined"] for row in rows} == {"nothing"}
+        assert {row["confined"] for row in rows if row["exercise"]} == {"nothing"}
+    printed.flush()
+    assert rb"\u540d: not a notebook" in printed.buffer.getvalue()  # where this letter cannot be printed
+    assert told.getvalue().splitlines()[-2:] == ["4 of 5  dan;=1+1: 4 of 4 solved", "5 of 5  \u540d: not a notebook"]
+    assert '"dan;=1+1"' in (tmp_path / "out" / "report.csv").read_text(encoding="utf-8")  # one column in every sheet
 
 
 def test_a_container_is_given_no_network_and_nothing_of_the_machine_and_is_ended(tmp_path, monkeypatch):
@@ -495,6 +602,7 @@ def test_a_container_is_given_no_network_and_nothing_of_the_machine_and_is_ended
     )
     save(tmp_path / "docker", f'{script}[ $# -gt 2 ] && shift 2 && exec {sys.executable} "$@"\n').chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setattr(os, "uname", lambda: pytest.fail("Windows has none, and a Mac's processor another name"))
     assert sandbox.why_not("docker") is None
 
     async def started():

@@ -47,7 +47,7 @@ class Table:
     def add(self, place: int, rows: list[dict]) -> None:
         self.found[place] = rows
         text = io.StringIO()
-        writer = csv.DictWriter(text, COLUMNS)
+        writer = csv.DictWriter(text, COLUMNS, quoting=csv.QUOTE_ALL)  # where ; divides columns, ;=1+1 is a formula
         writer.writeheader()
         writer.writerows(self.rows)
         write_atomically(self.path, text.getvalue())
@@ -60,6 +60,7 @@ class Table:
 async def run_all(handed_in: list[Submission], options: argparse.Namespace, table: Table) -> None:
     """Fill the table, some submissions at a time; one line of progress each."""
     turns, done = asyncio.Semaphore(max(1, options.jobs)), 0
+    stderr = sys.stderr  # another while a check runs, in another thread
 
     async def one(place: int, submission: Submission) -> None:
         nonlocal done
@@ -69,7 +70,7 @@ async def run_all(handed_in: list[Submission], options: argparse.Namespace, tabl
         done += 1
         solved = f"{sum(row['status'] == 'solved' for row in theirs)} of {len(theirs)} solved"
         says = f"{done} of {len(handed_in)}  {submission.student}: {submission.unreadable or solved}"
-        print(says, file=sys.stderr, flush=True)
+        print(says, file=stderr, flush=True)
 
     async with asyncio.TaskGroup() as group:
         for place, submission in enumerate(handed_in):
@@ -80,7 +81,7 @@ async def rows_of(submission: Submission, options: argparse.Namespace) -> list[d
     """Run one submission: a row for each exercise of its lesson, or a single one if it cannot be used."""
     row = dict.fromkeys(COLUMNS, "")
     row |= {"student": submission.student, "lesson": submission.lesson.name if submission.lesson else ""}
-    row |= {"file": plain(str(submission.path.relative_to(options.submissions))), "confined": options.kind}
+    row |= {"file": plain(submission.path.relative_to(options.submissions).as_posix()), "confined": options.kind}
     if submission.unreadable:
         return [row | {"status": "unreadable", "problem": submission.unreadable, "confined": ""}]
     try:
@@ -181,6 +182,8 @@ def run(options: argparse.Namespace) -> int:
             write_atomically(options.out / f"{lesson.name}.png", picture.getvalue())
     if unreadable := [row for row in rows if row["status"] == "unreadable"]:
         lines = [f"    {row['student']}: {row['problem']}" for row in unreadable]
+        encoding = getattr(sys.stdout, "encoding", None) or "utf-8"  # of Windows', which lacks most letters
+        lines = [line.encode(encoding, "backslashreplace").decode(encoding) for line in lines]
         print("\n".join(["cannot be used:", *lines]), end="\n\n")
     print(f"{options.out}: report.csv, and a figure for each lesson")
     return 0

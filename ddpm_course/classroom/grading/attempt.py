@@ -19,10 +19,10 @@ def names(source: str) -> tuple[set[str], set[str]]:
 
     if source.lstrip().startswith("%%"):  # %%time and the like; what stands below is Python
         source = source.lstrip().partition("\n")[2]
-    source = re.sub(r"\bawait\s+", "", TransformerManager().transform_cell(source))  # a cell may, a module may not
     try:
+        source = re.sub(r"\bawait\s+", "", TransformerManager().transform_cell(source))  # a cell may, a module may not
         tables = [symtable.symtable(source, "cell", "exec")]
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
+    except Exception:  # whatever Python or IPython makes of text that is none
         return set(), set()
     bound = {s.get_name() for s in tables[0].get_symbols() if s.is_assigned() or s.is_imported() or s.is_namespace()}
     used = set()

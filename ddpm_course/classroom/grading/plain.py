@@ -6,6 +6,8 @@ exercise asks for; what is not as `packed` writes it is refused.
 
 import builtins
 import json
+import struct
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -13,10 +15,13 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
+from ...checks import gradients
 from ...checks.limits import TooLong
-from ...checks.running import Outcome, Parts, plain_tensor
+from ...checks.running import Outcome, Parts, plain_tensor, run
+from ...exercises.written import Exercise
 
 DEEPEST, LONGEST = 4, 20_000  # lists in lists, and entries of one
+HEADER = 1 << 20  # bytes of what is no tensor, which takes up to fifty times as much when it is read
 NOTES = {"drew": bool, "where": str, "endless": str, "printed": str, "seconds": float, "changed": dict, "left": list}
 NOTES |= {"unused": list}
 
@@ -59,7 +64,9 @@ def packed(outcomes: list[Outcome]) -> bytes:
 def unpacked(content: bytes, most: int) -> list[Outcome]:
     """The outcomes, at most so many; raises ValueError for what is none."""
     try:
-        head = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+        if (length := int.from_bytes(content[:8], "little")) > HEADER:
+            raise ValueError(f"a header of {length} bytes")
+        head = json.loads(content[8 : 8 + length])
         about, tensors = json.loads(head["__metadata__"]["about"]), load(content)
 
         def value_of(tree: Any) -> Any:
@@ -67,7 +74,7 @@ def unpacked(content: bytes, most: int) -> list[Outcome]:
                 return tree
             [(kind, inside)] = tree.items()
             if kind == "tensor":
-                return tensors[inside]
+                return tensors.pop(inside)  # once: a thousand copies of one would not fit into memory
             if kind in ("list", "tuple"):
                 return {"list": list, "tuple": tuple}[kind](map(value_of, inside))
             if kind in ("dict", "parts"):
@@ -86,6 +93,10 @@ def unpacked(content: bytes, most: int) -> list[Outcome]:
                 if isinstance(notes[name], kind):
                     setattr(outcome, name, notes[name])
             outcome.states = {str(name): value_of(state) for name, state in notes["states"].items()}
+            for state in outcome.states.values():
+                _, left, _, following = struct.unpack_from("<QiiQ", state)
+                if left + following > 625:  # PyTorch would read beyond the generator's 624 numbers
+                    raise ValueError("no state of a generator")
             outcomes.append(outcome)
         return outcomes
     except Exception as error:  # whatever is wrong with bytes that a stranger wrote
@@ -105,3 +116,17 @@ def _error(told: list | None) -> BaseException | None:
         return kind(words) if known else RuntimeError(f"{name}: {words}")
     except TypeError:  # UnicodeDecodeError wants five things to be made
         return RuntimeError(f"{name}: {words}")
+
+
+def refuse_shapes(exercise: Exercise, outcomes: list[Outcome]) -> None:
+    """Raise ValueError for gradients of other shapes than they have: held against those they could fill the memory."""
+    for outcome, right in zip(outcomes, _gradients(exercise), strict=False):
+        for name, gradient in right.items():
+            theirs = None if outcome.error else outcome.value[name]
+            if theirs is not None and gradient is not None and theirs.shape != gradient.shape:
+                raise ValueError(f"a gradient of shape {tuple(theirs.shape)}")
+
+
+@cache
+def _gradients(exercise: Exercise) -> list[dict[str, Tensor | None]]:
+    return [run(exercise.reference, case, exercise.arguments).value for case in gradients.cases(exercise)]

@@ -54,6 +54,7 @@ async def program(kind: str, course: Path, *arguments: str) -> AsyncIterator[Pro
         if kind == "bubblewrap":
             passed = (opened.enter_context(_filter_file()),)
             command = [*_bubblewrap(course), "--seccomp", str(passed[0]), *command]
+            environment = {"PATH": os.environ.get("PATH", os.defpath)}  # bubblewrap's own can be read in /proc/1
         elif kind == "nothing":
             folder = opened.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True))
             environment = os.environ | _environment(folder, os.pathsep.join([str(course), *sys.path]))
@@ -70,7 +71,7 @@ async def program(kind: str, course: Path, *arguments: str) -> AsyncIterator[Pro
                 await (await asyncio.create_subprocess_exec(kind, "kill", name, stdout=DEVNULL, stderr=DEVNULL)).wait()
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL) if hasattr(os, "killpg") else process.kill()
-            await process.wait()
+            await process.communicate()  # it has no end, to asyncio, before all that it wrote is read
 
 
 def without_solutions(folder: Path) -> Path:
@@ -91,30 +92,34 @@ def without_solutions(folder: Path) -> Path:
 
 def why_not(kind: str) -> str | None:
     """What keeps programs from being confined in this way here, and what to do; tried by running one."""
-    command = _container(kind, f"submission-{secrets.token_hex(8)}") if kind != "bubblewrap" else _bubblewrap(PACKAGE)
-    python = "python" if kind != "bubblewrap" else sys.executable
-    try:
-        with _filter_file() as filter:
-            more = ["--seccomp", str(filter), python] if kind == "bubblewrap" else []
-            done = subprocess.run(
-                [*command, *more, "-c", "print('confined')"], capture_output=True, pass_fds=(filter,), timeout=120
-            )
-    except FileNotFoundError:
+    if shutil.which("bwrap" if kind == "bubblewrap" else kind) is None:
         return NO_BUBBLEWRAP if kind == "bubblewrap" else f"there is no {kind} here"
+    with contextlib.ExitStack() as opened:
+        command, passed = _container(kind, f"submission-{secrets.token_hex(8)}"), ()
+        if kind == "bubblewrap":
+            if os.uname().machine not in MACHINES:
+                return REFUSED.format(reason=f"system calls of {os.uname().machine} are not known")
+            passed = (opened.enter_context(_filter_file()),)
+            command = [*_bubblewrap(PACKAGE), "--seccomp", str(passed[0]), sys.executable]
+        command += ["-c", "print('confined')"]
+        done = subprocess.run(command, capture_output=True, pass_fds=passed, timeout=120)
     if done.stdout.strip() == b"confined":
         return None
     reason = done.stderr.decode(errors="replace").strip()[-300:] or f"exit {done.returncode}"
     return REFUSED.format(reason=reason) if kind == "bubblewrap" else f"{kind} does not run the image: {reason}"
 
 
-def used(process: Process) -> tuple[int, int]:
-    """Bytes in memory and threads of a process and all its descendants; (0, 0) where there is no /proc."""
-    memory = threads = 0
+def used(process: Process) -> dict[str, int]:
+    """Bytes in memory, threads, and files in the own folder of a process and its descendants; 0 without a /proc."""
+    held = dict.fromkeys(("memory", "threads", "files"), 0)
     for pid in _family(process.pid):
         with contextlib.suppress(OSError, ValueError, IndexError):  # it ended just now
-            memory += int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-            threads += len(os.listdir(f"/proc/{pid}/task"))
-    return memory, threads
+            held["memory"] += int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+            held["threads"] += len(os.listdir(f"/proc/{pid}/task"))
+            folder = os.statvfs(f"/proc/{pid}/root{OWN}")  # a file without content takes memory too, of the kernel
+            if folder.f_blocks * folder.f_frsize == OWN_SIZE:  # not one of that name on this machine
+                held["files"] = max(held["files"], folder.f_files - folder.f_ffree)
+    return held
 
 
 def _family(pid: int) -> Iterator[int]:
@@ -162,7 +167,8 @@ def _bubblewrap(course: Path) -> list[str]:
         elif os.path.isdir(place):
             line += ["--ro-bind", place, place]
     line += ["--ro-bind", str(course), COURSE]
-    line += ["--proc", "/proc", "--dev", "/dev", "--remount-ro", "/dev"]  # /dev and /dev/shm would have no bounds
+    # A root without powers still owns /proc/sys, which belongs to the machine; /dev and /dev/shm would have no bounds.
+    line += ["--proc", "/proc", "--remount-ro", "/proc", "--dev", "/dev", "--remount-ro", "/dev"]
     line += ["--size", str(OWN_SIZE), "--tmpfs", OWN, "--chdir", OWN]
     for found in _fonts():  # looking for fonts takes seconds
         line += ["--ro-bind", str(found), f"{OWN}/matplotlib/{found.name}"]
@@ -196,15 +202,19 @@ def _fonts() -> list[Path]:
 MACHINES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}  # what the kernel calls them
 REFUSED_CALLS = {
     "fork": (57, None), "vfork": (58, None), "clone3": (435, 435),  # clone, below, is for threads alone
-    "memfd_create": (319, 279), "memfd_secret": (447, 447),  # memory that no limit counts
+    "memfd_create": (319, 279), "memfd_secret": (447, 447), "vmsplice": (278, 75),  # memory that no limit counts
     "shmget": (29, 194), "msgget": (68, 186), "semget": (64, 190),
     "add_key": (248, 217), "request_key": (249, 218), "keyctl": (250, 219),
     "io_uring_setup": (425, 425),  # makes system calls that no filter sees
+    "inotify_init": (253, None), "inotify_init1": (294, 26), "fanotify_init": (300, 262),  # few for each user
+    "io_setup": (206, 0), "mq_open": (240, 180),  # few for the whole machine, and for each user
+    "perf_event_open": (298, 241), "bpf": (321, 280), "userfaultfd": (323, 282),  # known for holes
     "mount": (165, 40), "unshare": (272, 97), "setns": (308, 268), "ptrace": (101, 117),
 }  # fmt: skip
 ALLOW, KILL, ERROR = 0x7FFF0000, 0x80000000, 0x00050000
 LOAD, EQUALS, HAS_BITS, AT_LEAST, RETURN = 0x20, 0x15, 0x45, 0x35, 0x06
 EPERM, ENOSYS, CLONE, CLONE_THREAD = 1, 38, (56, 220), 0x10000
+SOCKET, AF_UNIX = (41, 198), 1  # other kinds reach the host of a virtual machine (vsock), or drivers
 NUMBER, MACHINE, FIRST_ARGUMENT = 0, 4, 16  # where they stand in what the filter is shown
 
 
@@ -219,10 +229,12 @@ def filter_program(machine: str) -> bytes:
         if numbers[column] is not None:  # without clone3, libraries use clone
             error = ENOSYS if name == "clone3" else EPERM
             program += [(EQUALS, 0, 1, numbers[column]), (RETURN, 0, 0, ERROR | error)]
-    program += [
-        (EQUALS, 0, 3, CLONE[column]), (LOAD, 0, 0, FIRST_ARGUMENT), (HAS_BITS, 1, 0, CLONE_THREAD),
-        (RETURN, 0, 0, ERROR | EPERM), (RETURN, 0, 0, ALLOW),
-    ]  # fmt: skip
+    for numbers, test, value in ((CLONE, HAS_BITS, CLONE_THREAD), (SOCKET, EQUALS, AF_UNIX)):
+        program += [
+            (EQUALS, 0, 4, numbers[column]), (LOAD, 0, 0, FIRST_ARGUMENT), (test, 1, 0, value),
+            (RETURN, 0, 0, ERROR | EPERM), (RETURN, 0, 0, ALLOW),
+        ]  # fmt: skip
+    program += [(RETURN, 0, 0, ALLOW)]
     return b"".join(struct.pack("=HBBI", code, yes, no, value) for code, yes, no, value in program)
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from ..editions import is_check, is_solution, lessons, read
 
 LARGEST = 20 << 20  # bytes of a notebook; one with every figure and animation of a lesson has under 1 MB
+MOST_CELLS, MOST_CODE = 2000, 1 << 20  # cells with code, and characters in them; a lesson has 200 and 80,000
 DEEPEST = 30  # folders, one inside the other
 
 
@@ -92,13 +93,13 @@ def find(folder: Path, known: list[Lesson]) -> list[Submission]:
         one = Submission(path, student, named, unreadable=f"more than {DEEPEST} folders deep") if too_deep else None
         found.append(one or open_submission(path, student, named, known))
         origins.append(inside.parts[: steps[0] + 1] if steps else inside.parts)
-    names = [unicodedata.normalize("NFKC", one.student).casefold() for one in found]
+    names = [unicodedata.normalize("NFKC", one.student).casefold().strip() for one in found]
     taken = [(name, one.lesson and one.lesson.name) for name, one in zip(names, found, strict=True)]
     for i, one in enumerate(found):
         if taken.count(taken[i]) > 1 or any(
             n == names[i] and origins[i] != o for n, o in zip(names, origins, strict=True)
         ):
-            one.student = plain(str(one.path.relative_to(folder)))
+            one.student = plain(one.path.relative_to(folder).as_posix())
     return found
 
 
@@ -128,27 +129,46 @@ def _notebooks(folder: Path) -> Iterator[Path]:
 
 
 def plain(name: str) -> str:
-    """A name that came with a submission, without what would move a terminal's cursor or start a sheet's formula."""
-    name = "".join(c if c.isprintable() else "?" for c in name.encode("utf-8", "replace").decode())
-    return f"'{name}" if name[:1] in ("=", "+", "-", "@", "|") else name
+    """A name that came with a submission, without what would move a terminal's cursor or start a sheet's formula.
+
+    Different names stay different, so that none becomes somebody else's.
+    """
+    name = "".join(c if c.isprintable() and c != "\\" else ascii(c)[1:-1] for c in name)
+    return f"'{name}" if unicodedata.normalize("NFKC", name[:1]) in ("=", "+", "-", "@", "|", "'") else name
 
 
 def open_submission(path: Path, student: str, named: Lesson | None, known: list[Lesson]) -> Submission:
     """Read a notebook; `named` is the lesson that its path names, used where the cells tell of none."""
     found = Submission(path, student, named)
     try:
-        about = path.lstat()
-        if not stat.S_ISREG(about.st_mode):  # a link could lead to somebody else's answers
+        content = _content(path)
+        if content is None:
             found.unreadable = "not a file"
-        elif about.st_size > LARGEST:
+        elif len(content) > LARGEST:
             found.unreadable = f"larger than {LARGEST >> 20} MB"
         else:
-            _fill(found, [c for c in _cells(json.loads(path.read_bytes())) if c["kind"] == "code"], known)
+            cells = [cell for cell in _cells(json.loads(content)) if cell["kind"] == "code"]
+            if len(cells) > MOST_CELLS or sum(len(cell["source"]) for cell in cells) > MOST_CODE:
+                found.unreadable = f"more than {MOST_CELLS} cells, or {MOST_CODE >> 20} MB of code"
+            else:
+                _fill(found, cells, known)
     except OSError as error:
         found.unreadable = error.strerror or "cannot be read"
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError, MemoryError):
         found.unreadable = "not a notebook"
     return found
+
+
+def _content(path: Path) -> bytes | None:
+    """Up to one byte more of a file than is allowed, whatever becomes of it meanwhile; None if it is no file.
+
+    A link could lead to somebody else's answers, and a pipe would never end.
+    """
+    careful = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    if not stat.S_ISREG(path.lstat().st_mode):
+        return None
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | careful)) as file:
+        return file.read(LARGEST + 1) if stat.S_ISREG(os.fstat(file.fileno()).st_mode) else None
 
 
 def _cells(notebook: dict) -> list[dict]:

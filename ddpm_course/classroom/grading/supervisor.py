@@ -22,9 +22,11 @@ ATTEMPT = "ddpm_course.classroom.grading.attempt"
 START = 180  # seconds in which Python and torch must be up
 STATUSES = ("solved", "wrong", "not attempted", "missing", "stopped")
 THREADS = 200  # that one submission may have; torch and the notebook's shell have some twenty
-LARGEST = 64 << 20  # bytes of what one exercise's functions did
+FILES = 5000  # in its own folder
+LARGEST = 16 << 20  # bytes of what one exercise's functions did; right ones have up to 1 MB
 MOST = 1000  # messages
 COURSE = re.compile(r"\bddpm_course\b|\.reference\b")  # in an answer: it may be the course's own function
+IMPORT = re.compile(r"^from ddpm_course[\w.]* import (.+)$", re.MULTILINE)
 
 
 @dataclass
@@ -56,10 +58,22 @@ def merged(submission: Submission, left_out: set[str]) -> list[dict]:
 
 
 def uses_course(submission: Submission) -> bool:
-    """Does what the student wrote name the package, in a line that is not the lesson's own?"""
-    known = {line for _, source, _ in submission.lesson.cells for line in source.splitlines()}
-    sources = [source for cells in (submission.answers, submission.others) for own in cells.values() for source in own]
-    return any(COURSE.search(line) for source in sources for line in source.splitlines() if line not in known)
+    """Does what the student wrote name the package? Do the answers call what the lesson imports from it?
+
+    The lesson's own lines may, and so may answers where the solutions do.
+    """
+    lesson, answers = submission.lesson, list(submission.answers.values())
+    known = {line for _, source, _ in lesson.cells for line in source.splitlines()}
+    solutions = "".join(_exercise(name).source for name in lesson.exercises.values())
+    imported = {name for _, source, _ in lesson.cells for names in IMPORT.findall(source) for name in names.split(", ")}
+    calls = [name for name in imported if name != "checks" and not re.search(rf"\b{name}\b", solutions)]
+    called = re.compile(rf"(?<![\w.])({'|'.join(calls)})[.(]")
+
+    def lines(cells: list[list[str]]) -> list[str]:
+        return [line for own in cells for source in own for line in source.splitlines() if line not in known]
+
+    named = any(COURSE.search(line) for line in lines([*answers, *submission.others.values()]))
+    return named or any(called.search(line) for line in lines(answers))
 
 
 async def verdicts(submission: Submission, grader: Grader) -> dict[str, dict]:
@@ -122,6 +136,7 @@ async def run_once(cells: list[dict], grader: Grader, end: float) -> tuple[dict[
                             timer.reschedule(None)  # the time that judging takes is ours
                             async with grader.judging:
                                 told[name] = await asyncio.to_thread(judged, name, message, content, grader.seed)
+                            timer.reschedule(end)
                         solved = told.get(name, {}).get("status") == "solved"
                         await _give(process, {"source": stand_in(name), "solved": solved})
                         began = None
@@ -143,7 +158,7 @@ async def run_once(cells: list[dict], grader: Grader, end: float) -> tuple[dict[
 def judged(name: str, message: dict, content: bytes, seed: int) -> dict:
     """The row's part of a verdict, by what the functions did: on the check's own cases, and on those never seen."""
     from ...checks import gradients, judge
-    from .plain import unpacked
+    from .plain import refuse_shapes, unpacked
     from .unseen import unseen
 
     exercise = _exercise(name)
@@ -156,15 +171,16 @@ def judged(name: str, message: dict, content: bytes, seed: int) -> dict:
         return row | ({"status": "not attempted"} if fine else {"problem": problem})
     try:
         outcomes = unpacked(content, seen + len(other.cases))
-    except ValueError:
+        if any("MemoryError" in repr(o.error) or "allocate memory" in str(o.error) for o in outcomes):
+            return row | {"status": "stopped", "problem": "memory"}
+        refuse_shapes(exercise, outcomes[len(exercise.cases) : seen])
+        found = judge.verdict(exercise, outcomes[:seen], [])
+        if not found.solved:
+            return row | {"status": found.status, "mistake": found.mistake, "problem": found.problem}
+        fresh = judge.verdict(other, outcomes[seen:], [])
+        return row | ({"status": "solved"} if fresh.solved else {"problem": "other inputs"})
+    except Exception:  # whatever a stranger's process made up
         return row | {"status": "stopped", "problem": "no results"}
-    if any("MemoryError" in repr(o.error) or "allocate memory" in str(o.error) for o in outcomes):
-        return row | {"status": "stopped", "problem": "memory"}
-    found = judge.verdict(exercise, outcomes[:seen], [])
-    if not found.solved:
-        return row | {"status": found.status, "mistake": found.mistake, "problem": found.problem}
-    fresh = judge.verdict(other, outcomes[seen:], [])
-    return row | ({"status": "solved"} if fresh.solved else {"problem": "other inputs"})
 
 
 def _exercise(name: str):
@@ -189,13 +205,14 @@ async def _give(process: Process, content: dict) -> None:
 
 
 async def _watch(process: Process, memory: int) -> str | None:
-    """End the process when all its memory or its threads are too many, and say which it was."""
+    """End the process when it holds too much memory, or too many threads or files, and say which it was."""
+    most = {"memory": memory, "threads": THREADS, "files": FILES}
     while process.returncode is None:
         await asyncio.sleep(0.05)
-        held, threads = sandbox.used(process)
-        if held > memory or threads > THREADS:
+        held = sandbox.used(process)
+        if over := [name for name in most if held[name] > most[name]]:
             process.kill()
-            return "memory" if held > memory else "threads"
+            return over[0]
 
 
 async def _messages(process: Process) -> AsyncIterator[tuple[dict, bytes]]:
