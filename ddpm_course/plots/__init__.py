@@ -10,7 +10,7 @@ from .base import COLORS, STYLE, as_jpeg, finish, in_few_greys, style
 from .curves import density_panels, histograms, lines, scatters
 from .describing import Picture, describe
 from .images import animate, as_pixels, show_images, show_rows, tile
-from .lesson01 import heatmap_with_paths, kinds_of_process, paths_and_drift, two_chains, ways_back
+from .lesson01 import coefficients, heatmap_with_paths, kinds_of_process, paths_and_drift, two_chains, ways_back
 from .lesson02 import cumulative_shares, images_with_values, paths, signal_and_noise, sum_of_noises, walk_and_jump
 from .lesson03 import over_t_and_log_snr, schedule_curves, scores, shares_below, work_and_steps
 from .lesson04 import ablations, codes_and_gram, maps, time_and_memory, unet_diagram

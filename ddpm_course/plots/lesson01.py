@@ -1,4 +1,4 @@
-"""Figures of lesson 01."""
+"""Figures of lesson 01. It has many, so those of few colours are stored with 32 of them."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,8 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from .base import COLORS, DASHES, MARKERS, finish, panels, style
+from .base import COLORS, DASHES, MARKERS, finish, in_colors, panels, style
+from .describing import Picture
 from .images import as_pixels
 
 
@@ -63,9 +64,9 @@ def heatmap_with_paths(density: Tensor, x_range: tuple[float, float], paths: Ten
 
 
 @style()
-def kinds_of_process(walk: Tensor, chain: Tensor, clicks: Tensor, wiener: Tensor) -> Figure:
+def kinds_of_process(walk: Tensor, chain: Tensor, clicks: Tensor, wiener: Tensor) -> Picture:
     """Paths (N + 1, 3) of four processes over one unit of time: time in steps above, continuous time below."""
-    figure, axes = plt.subplots(2, 2, figsize=(7.5, 4.4), sharex=True)
+    figure, axes = plt.subplots(2, 2, figsize=(7.5, 3.9), sharex=True)
     told = (
         ("time in steps, whole numbers: coin flips", walk, False),
         ("time in steps, any number: your chain", chain, False),
@@ -82,11 +83,25 @@ def kinds_of_process(walk: Tensor, chain: Tensor, clicks: Tensor, wiener: Tensor
     for ax in axes[1]:
         ax.set_xlabel("time")
     axes[1, 0].yaxis.get_major_locator().set_params(integer=True)
-    return finish(figure, "Three sample paths of each of four kinds of stochastic process")
+    finish(figure, "Three sample paths of each of four kinds of stochastic process")
+    return in_colors(figure, 32)
 
 
 @style()
-def ways_back(titles: Sequence[str], curves: Sequence[tuple[Tensor, Tensor, Tensor]], x_t: float) -> Figure:
+def coefficients(times: Tensor, groups: dict[float, Tensor]) -> Picture:
+    """Paths (len(times), N) for each diffusion coefficient k √β, with the band, from -k to k, where two thirds end."""
+    figure, axes = panels([f"g = {k:g} √β" for k in groups], 2.8, ylabel="x", sharey=True)
+    for ax, (k, paths) in zip(axes, groups.items(), strict=True):
+        for path in paths.T:
+            ax.plot(times, path, color=COLORS[0], linewidth=0.8)
+        ax.axhspan(-k, k, color=COLORS[4], alpha=0.3, linewidth=0)
+        ax.set_xlabel("t")
+    finish(figure, "Paths with the same drift, spread the wider the larger the diffusion coefficient; shaded, ±k")
+    return in_colors(figure, 32)
+
+
+@style()
+def ways_back(titles: Sequence[str], curves: Sequence[tuple[Tensor, Tensor, Tensor]], x_t: float) -> Picture:
     """q(x_s | x_t) and its Gaussian, (grid, exact, gaussian) for each panel, each on a range of its own."""
     figure, axes = panels(titles, 2.9, ylabel="density")
     for ax, (grid, exact, gaussian) in zip(axes, curves, strict=True):
@@ -96,7 +111,8 @@ def ways_back(titles: Sequence[str], curves: Sequence[tuple[Tensor, Tensor, Tens
         ax.set(xlabel="x_s", xlim=(grid[0], grid[-1]), ylim=(0, None), yticks=[])
         ax.locator_params(axis="x", nbins=3)
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=9)
-    return finish(figure, "Where x_t came from, each panel enlarged to its own width")
+    finish(figure, "Where x_t came from, each panel enlarged to its own width")
+    return in_colors(figure, 32)
 
 
 @style()
@@ -105,7 +121,7 @@ def paths_and_drift(chain: Tensor, euler: Tensor, drift: Tensor) -> Figure:
     figure, ax = plt.subplots(figsize=(7.5, 3.6))
     for i in range(chain.shape[1]):
         first = "_"[: i > 0]  # matplotlib leaves names that begin with _ out of the legend
-        t = torch.arange(0, len(chain), 4)  # every fourth step: more than that is a blot
+        t = torch.arange(0, len(chain), 8)  # every eighth step: more than that is a blot
         ax.plot(t, chain[t, i], color=COLORS[i], linewidth=1.6, alpha=0.75, label=f"{first}chain")
         ax.plot(t, euler[t, i], ":", color="black", linewidth=0.9, label=f"{first}Euler–Maruyama, same noise")
         ax.plot(t, drift[t, i], "--", color=COLORS[i], linewidth=2.2, label=f"{first}drift alone")
