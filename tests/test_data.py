@@ -277,7 +277,7 @@ def listening(answer):
         yield address
 
 
-@pytest.mark.parametrize("hub", ["HTTP/1.1 200 OK", "HTTP/1.1 405 No", "silence", "gone", "offline"])
+@pytest.mark.parametrize("hub", ["HTTP/1.1 200 OK", "HTTP/1.1 405 No", "silence", "gone", "offline", "slow name"])
 def test_a_hub_that_does_not_deliver_is_one_sentence_within_seconds(monkeypatch, hub):
     """From a proxy's login page to a server that keeps silent. Five seconds is two more than the probe's."""
     load_dataset = datasets.load_dataset
@@ -288,6 +288,8 @@ def test_a_hub_that_does_not_deliver_is_one_sentence_within_seconds(monkeypatch,
         return load_dataset(*args, **kwargs)
 
     monkeypatch.setattr(datasets, "load_dataset", refused)
+    if hub == "slow name":  # looking one up has no time limit of its own
+        monkeypatch.setattr(data.urllib.request, "urlopen", lambda *_, **__: time.sleep(6))
     if hub == "offline":
         monkeypatch.setenv("HF_HUB_OFFLINE", "1")
         monkeypatch.setattr(data, "hub_reachable", lambda endpoint: pytest.fail("probed"))

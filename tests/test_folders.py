@@ -4,8 +4,10 @@ import io
 import os
 import random
 import re
+import struct
 import subprocess
 import sys
+import zlib
 
 import datasets
 import numpy as np
@@ -368,7 +370,12 @@ assert megabytes() - before < 400, megabytes() - before
 def test_strangers_pictures_cost_little(tmp_path):
     """Long strips, claims of billions of pixels, sets of many gigabytes, and a table that unpacks to them."""
     write(tmp_path / "strip", {"a.png": png(size=(1_000_000, 1)), "b.png": png(size=(1, 100_000))})
-    claim = png().replace(b"IHDR\0\0\0\x08\0\0\0\x08", b"IHDR\0\1\0\0\0\1\0\0")
+    squeezed = zlib.compressobj()
+    rows = b"".join([squeezed.compress(bytes(20_001)) for _ in range(20_000)]) + squeezed.flush()  # 400 MB of black
+    header = struct.pack(">IIBBBBB", 20_000, 20_000, 8, 0, 0, 0, 0)
+    claim = b"\x89PNG\r\n\x1a\n"
+    for kind, content in ((b"IHDR", header), (b"IDAT", rows), (b"IEND", b"")):
+        claim += struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
     write(tmp_path / "claim", {"a.png": claim, "b.png": 50})
     often = pa.DictionaryArray.from_arrays(pa.array([0] * 7000, pa.int32()), [png(size=(1000, 1000), form="BMP")])
     table = write(tmp_path / "table", {"notes.txt": b""}) / "a.parquet"
@@ -414,6 +421,9 @@ def count(text, why):
     return sum(int(n.replace(",", "")) for n in re.findall(rf"{why}: ([\d,]+) \(", text))
 
 
+OUR_SENTENCES = re.compile(r"(none of the files could be read|no images or Parquet|[\d,]+ pictures of).*\Z")
+
+
 def test_damaged_files_never_end_in_a_traceback(tmp_path, capsys):
     """Ten forms; DDPM_COURSE_FUZZ=100 times as many. Each is read or named, and the good picture always comes."""
     draw, rounds = random.Random(0), 6 * int(os.environ.get("DDPM_COURSE_FUZZ", "1"))
@@ -426,7 +436,7 @@ def test_damaged_files_never_end_in_a_traceback(tmp_path, capsys):
             try:
                 images, labels = load_images(folder, size=8)
             except ValueError as problem:
-                assert form in ("metadata", "parquet") and "\n" not in str(problem)
+                assert form in ("metadata", "parquet") and OUR_SENTENCES.match(str(problem))
                 continue
             out = capsys.readouterr().out
             assert out.count("\n") == 1 and (labels is None or len(labels) == len(images))
