@@ -17,7 +17,7 @@ PEAKS = [(0.4, -0.6, 0.08), (0.6, 0.5, 0.12)]  # weight, mean, standard deviatio
     ("n", "m", "shift"), [(500, 500, 0.0), (500, 2000, 0.1), (3000, 3000, 0.05), (50_000, 50_000, 0.01), (900, 900, 99)]
 )
 def test_the_lessons_kolmogorov_smirnov_test_is_scipys(lesson, n, m, shift):
-    ks_test = lesson.run("ks-test", walked={})["ks_test"]
+    ks_test = lesson.run("ks-distance", "ks-test", walked={})["ks_test"]
     rng = np.random.default_rng(n + m)
     x, y = rng.normal(size=n), rng.normal(size=m) + shift
     d, p = ks_test(torch.from_numpy(x), torch.from_numpy(y))
@@ -38,6 +38,17 @@ def test_the_chain_step_by_step():
         if t == 400:
             assert covariance / math.sqrt(at_200 * variance) == pytest.approx(0.35, abs=0.005)
     assert (same, variance) == (pytest.approx(15.0, abs=0.05), pytest.approx(1.0, abs=1e-4))
+
+
+def test_uniform_noise_has_become_gaussian_after_many_steps_and_has_not_before(lesson):
+    """Fourth cumulants of independent summands add, as variances do: carried through the chain, and as measured."""
+    variance = fourth = 0.0
+    measured = dict(lesson.numbers("uniform"))
+    for t, beta in enumerate(SCHEDULE.beta[1:].tolist(), start=1):
+        variance, fourth = (1 - beta) * variance + beta, (1 - beta) ** 2 * fourth - 1.2 * beta**2
+        if t in measured:
+            assert measured.pop(t) == pytest.approx(fourth / variance**2, abs=0.03)
+    assert not measured
 
 
 def test_how_many_points_an_index_off_by_one_takes():
@@ -61,5 +72,7 @@ def test_where_the_signal_to_noise_ratio_falls(lesson):
     for ratio, t in ((100, 28), (10, 94), (1, 260), (0.1, 486), (0.01, 675)):
         assert snr[t] <= ratio < snr[t - 1]
     assert lesson.run("ex-2-5")["equal_t"](SCHEDULE) == 260
+    turned = {t: math.degrees(math.atan(snr[t] ** -0.5)) for t in (100, 700, 1000)}  # along the circle
+    assert turned[100] == pytest.approx(90 / 5, abs=1) and 4 < turned[1000] - turned[700] < 5
     for t, factor in ((100, 0.34), (1000, 157)):  # by which an error in the noise reaches x_0
         assert snr[t] ** -0.5 == pytest.approx(factor, rel=0.01)
