@@ -65,7 +65,11 @@ def heatmap_with_paths(density: Tensor, x_range: tuple[float, float], paths: Ten
 
 @style()
 def kinds_of_process(walk: Tensor, chain: Tensor, clicks: Tensor, wiener: Tensor) -> Picture:
-    """Paths (N + 1, 3) of four processes over one unit of time: time in steps above, continuous time below."""
+    """Three paths of each of four processes over one unit of time: time in steps above, continuous time below.
+
+    chain is (N + 1, 3); of the others the moves are given, (N, 3), which are added up from 0.
+    """
+    walk, clicks, wiener = (torch.cat([x.new_zeros(1, 3), x]).cumsum(0) for x in (walk, clicks, wiener))
     figure, axes = plt.subplots(2, 2, figsize=(7.5, 3.9), sharex=True)
     told = (
         ("time in steps, whole numbers: coin flips", walk, False),
