@@ -31,8 +31,9 @@ columns of report.csv, one row for each student and exercise:
   status     {", ".join(STATUSES)}; or unreadable (the whole file)
   mistake    the name of the mistake that the check recognised, if the status is wrong
   problem    of other wrong answers what goes wrong first (shape, values, time, cell fails ...; other inputs: right
-             on the check's own inputs alone); of solved ones "uses the course" if a cell of theirs names the package;
-             of stopped ones why (time, memory, threads, ended the process); of unreadable files why
+             on the check's own inputs alone); of solved ones "uses the course" if a cell of theirs names the package,
+             or an answer calls what the lesson imports from it; of stopped ones why (time, memory, threads, files,
+             no results, ended the process); of unreadable files why
   confined   what kept the student's code from this machine: bubblewrap, docker, podman, or nothing
   file       its path below SUBMISSIONS
 """
