@@ -2,7 +2,8 @@
 
 A phrase that merely covers what is wrong is no cause, as it may just go along: it must also be true of next to nothing
 that is right. A wrong formula may be right here and there by luck, though. So what the facts do not tell apart counts
-as one group, which is wrong if an element of it is; and one in LUCK of the groups may be right.
+as one group, which is wrong if an element of it is; and one in LUCK of the groups may be right, or more of them where
+the phrase is true of so little that it would hardly hit every wrong case by chance.
 """
 
 from collections.abc import Iterable, Iterator
@@ -15,6 +16,7 @@ from ..exercises.records import Case
 from .comparing import STRUCTURAL, Comparison
 
 LUCK = 5
+CHANCE = 0.01  # that a phrase is true of all that is wrong although it has nothing to do with it
 POSITIONS = ("at ", "from ", "between ", "in ")  # begin a phrase about places in the result
 
 
@@ -52,16 +54,39 @@ def cause(cases: Iterable[Case], comparisons: Iterable[Comparison]) -> str | Non
         groups = [part for some in parts for part in some] if divide else wholes
         if not covers(phrases, groups) or (within and not divide):
             return 1
-        if without_values and (len(phrases) > 1 or phrases[0].startswith(POSITIONS)):  # no place has a value
+        several = divide and len(phrases) > 1
+        if without_values and (several or any(p.startswith(POSITIONS) for p in phrases)):  # no place has a value
             return 1
         meant = [group for group in groups if group.true.issuperset(phrases)]
         return sum(not group.wrong for group in meant) / len(meant)
+
+    def by_chance(phrase: str) -> float:
+        """How likely it would be that all wrong cases are wrong only where the phrase is true, if it were no cause."""
+        share = sum(_share(case, phrase) for case, _ in pairs) / len(pairs)
+        if without_values or share > 1 / 4 or right(phrase) == 1:
+            return 1
+        return share ** sum(whole.wrong for whole in wholes)
 
     best = min(every, key=right, default=None)
     if best and right(best) <= 1 / LUCK:
         return best
     both = [pair for pair in combinations(every, 2) if right(*pair) == 0]
-    return ", ".join(both[0]) if len(both) == 1 else None
+    if len(both) == 1:
+        return ", ".join(both[0])
+    return min((phrase for phrase in every if by_chance(phrase) < CHANCE), key=by_chance, default=None)
+
+
+def only_right(cases: Iterable[Case], comparisons: Iterable[Comparison]) -> str | None:
+    """A phrase that is true of all that is right and of nothing that is wrong."""
+    pairs = list(zip(cases, comparisons, strict=True))
+    groups = [part for pair in pairs for part in _parts(*pair)]
+    every = dict.fromkeys(phrase for case, _ in pairs for phrase in case.facts)
+    exact = [phrase for phrase in every if all((phrase in group.true) != group.wrong for group in groups)]
+    return exact[0] if len(exact) == 1 and not all(group.wrong for group in groups) else None
+
+
+def _share(case: Case, phrase: str) -> float:
+    return torch.as_tensor(case.facts.get(phrase, False)).double().mean().item()
 
 
 def _whole(case: Case, comparison: Comparison) -> Group:

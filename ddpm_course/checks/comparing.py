@@ -18,12 +18,12 @@ STRUCTURAL = ("raises", "none", "type", "shape")  # problems that leave no value
 class Comparison:
     """One case: what is wrong with it, if anything.
 
-    problem:   "" if right, or one of raises, none, type, shape, device, nan, values, dtype
+    problem:   "" if right, or one of raises, none, type, shape, device, nan, values, dtype, gradient
     sentence:  the same for the student
     wrong:     bool tensor in the shape of the expected result: which elements are wrong
     right:     of a result in parts, the names of those that are right
     subject:   what it is about: "It", or a part by name
-    got, want: where values are wrong, all of them
+    got, want: where values or the shape are wrong, all values
     """
 
     problem: str
@@ -51,7 +51,7 @@ def compare(outcome: Outcome, expected: Any, case: Case, tolerance: float, any_f
     want = torch.as_tensor(expected)
     if got.shape != want.shape:
         text = f"The result has shape {tuple(got.shape)} and should have {tuple(want.shape)} ({case.label})."
-        return Comparison("shape", text, everything)
+        return Comparison("shape", text, everything, got=_double(got), want=_double(want))
     if got.device != want.device:
         text = f"The result is on {got.device} and should be on {want.device}, where the data is ({case.label})."
         return Comparison("device", text, everything)
@@ -71,12 +71,15 @@ def compare(outcome: Outcome, expected: Any, case: Case, tolerance: float, any_f
         pair = [_number(got[i]), _number(want[i])]
         if pair[0] == pair[1]:
             pair = [_number(got[i], 7), _number(want[i], 7)]
-        before = " All before it are right." if several and i[0] else ""
+        before = " All before it are right." if len(i) == 1 and i[0] else ""
         text = f"The result{at} is {pair[0]} and should be {pair[1]} ({case.label}).{before}"
         return Comparison("values", text, wrong, got=got.double(), want=want.double())
     fine = (want.dtype, torch.float32, torch.float64) if any_float else (want.dtype,)
     if isinstance(expected, Tensor) and got.dtype not in fine:
         return Comparison("dtype", _dtype_sentence(got.dtype, want.dtype), everything)
+    if isinstance(outcome.value, Tensor) and outcome.value.requires_grad and not getattr(expected, "requires_grad", 0):
+        text = "The values are right, but they ask for gradients: the result's requires_grad is True and should not be."
+        return Comparison("gradient", text, everything)
     return Comparison("", "", wrong)
 
 
@@ -144,25 +147,20 @@ def _joined(value: Any) -> Any:
 
 
 def _several(value: Any, expected: Tensor) -> tuple[Tensor | None, str]:
-    """The value as a tensor with one entry for each of the several results that are expected."""
-    n, numbers_only = len(expected), expected.ndim == 1
-    if isinstance(value, np.ndarray) and numbers_only:
-        value = value.tolist()
-    if isinstance(value, list | tuple):
-        if len(value) != n:
-            return None, f"It returns {len(value)} results and should return {n}."
-        if not numbers_only:  # tensors: 1 and tensor([1.0, 1.0]) mean the same where one broadcasts to the other
-            shapes = [tuple(v.shape) if isinstance(v, Tensor) else type(v).__name__ for v in value]
-            if not all(isinstance(v, Tensor) and v.shape == expected.shape[1:] for v in value):
-                return None, f"Its results have shapes {shapes} and should each have {tuple(expected.shape[1:])}."
-        if numbers_only and all(isinstance(v, Tensor) and v.numel() == 1 for v in value):
-            value = [v.item() for v in value]
-        value = _joined(value)
-    if isinstance(value, Tensor) and numbers_only and not expected.is_floating_point() and value.is_floating_point():
+    """The value as a tensor with one entry for each of the numbers that are expected in a list."""
+    n, kind = len(expected), _article(type(value).__name__)
+    if not isinstance(value, list | tuple):
+        hint = ": .tolist() makes one from it" if getattr(value, "ndim", 0) else f" of {n} numbers"
+        return None, f"It returns {kind} and should return a list{hint}."
+    if len(value) != n:
+        return None, f"It returns {len(value)} result{'s' * (len(value) != 1)} and should return {n}."
+    made = _joined([v.item() if isinstance(v, Tensor) and v.numel() == 1 else v for v in value])
+    if not isinstance(made, Tensor):
+        odd = next(v for v in value if not isinstance(_joined([v]), Tensor) or getattr(v, "ndim", 0))
+        return None, f"Each of the {n} results should be a number, but one is {_article(type(odd).__name__)}."
+    if made.is_floating_point() and not expected.is_floating_point():
         return None, "It returns floats and should return whole numbers: use // to divide."
-    if isinstance(value, Tensor):
-        return value.to(expected.dtype) if numbers_only else value, ""
-    return None, f"It returns {_article(type(value).__name__)} and should return {n} results."
+    return made.to(expected.dtype), ""
 
 
 def _as_tensor(value: Any, expected: Any) -> tuple[Tensor | None, str]:
@@ -199,6 +197,10 @@ def _loosely(value: Any) -> Tensor | None:
     if isinstance(value, numbers.Complex) and not isinstance(value, bool):
         return torch.tensor(value, dtype=torch.float64 if isinstance(value, numbers.Real) else torch.complex128)
     return None
+
+
+def _double(values: Tensor) -> Tensor | None:
+    return None if values.is_complex() or values.device.type == "meta" else values.detach().cpu().double()
 
 
 def _dtype_sentence(got: torch.dtype, want: torch.dtype) -> str:

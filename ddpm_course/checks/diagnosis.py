@@ -6,12 +6,15 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ..exercises.records import Mistake
 from . import patterns
-from .causes import cause
+from .calls import first_wrong
+from .causes import cause, only_right
 from .comparing import STRUCTURAL, Comparison
 from .expected import Expected
+from .places import elsewhere
 from .running import Outcome, home
 
 NEAR = 50  # tolerances within which no other pair may come
@@ -90,30 +93,67 @@ def locate(
     """The kind of the first problem, and what can be said about it without knowing the mistake."""
     exercise = known.exercise
     failing = [i for i, c in enumerate(comparisons) if c.problem]
-    if any(comparisons[i].problem != "dtype" for i in failing):  # a wrong dtype is the least of them
-        failing = [i for i in failing if comparisons[i].problem != "dtype"]
-    first, n = failing[0], len(comparisons)
+    dtype = [i for i in failing if comparisons[i].problem == "dtype"]  # the least of all, but for missing digits
+    serious = [i for i in failing if i not in dtype and not exercise.cases[i].gpu]
+    first, n = (serious or dtype or failing)[0], len(comparisons)
+    failing = [i for i in failing if not serious or i not in dtype]
     problem, text = comparisons[first].problem, []
-    where = cause(exercise.cases, [c if i in failing else _as_if_right(c) for i, c in enumerate(comparisons)])
-    if where:
-        text.append(f"Right in {n - len(failing)} of {n} cases, and wrong only {where}.")
-    elif len(failing) < n:
-        text.append(f"Right in {n - len(failing)} of {n} cases.")
+    others = all(exercise.cases[i].gpu for i in failing)  # what such a case tells is its own affair
+    told = [
+        (case, c if i in failing else _as_if_right(c))
+        for i, (case, c) in enumerate(zip(exercise.cases, comparisons, strict=True))
+        if others or not case.gpu
+    ]
+    where = cause(*zip(*told, strict=True))
+    where = f", and wrong only {where}" if where else ""
+    if not where and (there := only_right(*zip(*told, strict=True))):
+        where = f": right only {there}"
+    if where or len(failing) < n:
+        text.append(f"Right in {n - len(failing)} of {n} cases{where}.")
     text.append(comparisons[first].sentence)
     if right := [part for part in comparisons[first].right if all(part in comparisons[i].right for i in failing)]:
         text.append(f"In every case the {' and the '.join(right)} {'are' if len(right) > 1 else 'is'} right.")
-    if problem == "values":
-        values = [i for i in failing if comparisons[i].problem == "values"]
-        if draws_more(known, outcomes, values):
-            text.append(DREW)
-        else:
-            failures = {i: comparisons[i] for i in values}
-            text += patterns.in_common(exercise, failures) or patterns.weights(exercise, failures)
+    text += _found(known, outcomes, comparisons, failing)
     returned = [(o, known.outcome(exercise.reference, i)) for i, o in enumerate(outcomes) if o.error is None]
     for name, verb in (("generator", "draws from"), ("optimizer", "uses")):
         if all(name in mine.unused for mine, _ in returned) and any(name not in right.unused for _, right in returned):
             text.append(f"It never {verb} the `{name}` it is given.")
     return problem, text + leaning(leaned)
+
+
+def _found(known: Expected, outcomes: list[Outcome], comparisons: list[Comparison], failing: list[int]) -> list[str]:
+    """What wrong results are instead of right ones, as far as they tell."""
+    exercise, problem = known.exercise, comparisons[failing[0]].problem
+    failing = [i for i in failing if comparisons[i].problem in ("values", "shape")]
+    failing = [i for i in failing if not exercise.cases[i].gpu] or failing
+    if problem not in ("values", "shape"):
+        return []
+    if draws_more(known, outcomes, failing):
+        return [DREW]
+    failures = {i: comparisons[i] for i in failing if comparisons[i].problem == "values"}
+    tensors = [
+        {name: x for name, x in zip(exercise.arguments, exercise.cases[i].args, strict=False) if isinstance(x, Tensor)}
+        for i in failing
+    ]
+    text = elsewhere([comparisons[i] for i in failing], tensors, exercise.tolerance)
+    if not text and len(failures) == len(failing):
+        text = (
+            _for_others(known, outcomes, failing)
+            or patterns.in_common(exercise, failures)
+            or patterns.of_the_schedule(exercise, failures)
+            or patterns.weights(exercise, failures)
+            or patterns.one_sided(failures)
+        )
+    mine, right = outcomes[failing[0]].calls, known.outcome(exercise.reference, failing[0]).calls
+    if problem == "values" and right and mine is not None:
+        text.append(first_wrong(mine, right, exercise.tolerance))
+    return text
+
+
+def _for_others(known: Expected, outcomes: list[Outcome], failing: list[int]) -> list[str]:
+    """Is it what is right for other arguments?"""
+    indices = sorted(range(len(outcomes)), key=lambda i: i not in failing)
+    return [says for says, other in known.neighbours if all(known.agrees(outcomes[i], other, i) for i in indices)][:1]
 
 
 def leaning(leaned: list[str]) -> list[str]:
@@ -182,7 +222,7 @@ def _state_complaint(name: str, got: Any, want: Any) -> str | None:
     return f"It draws other numbers from `{name}` than it should: whatever draws from it next gets others."
 
 
-def _draws(state: bytes, n: int) -> torch.Tensor:
+def _draws(state: bytes, n: int) -> Tensor:
     """The next numbers of a generator in this state."""
     generator = torch.Generator(device="cpu")
     generator.set_state(torch.frombuffer(bytearray(state), dtype=torch.uint8))

@@ -10,6 +10,7 @@ from ..exercises.catalogue import Variant
 from ..exercises.records import Mistake
 from ..exercises.written import Exercise
 from .comparing import between, same
+from .neighbours import neighbours
 from .running import Outcome, run
 
 LONGEST = 5  # seconds of computing for a mistake on a case; two together may never end
@@ -38,12 +39,21 @@ class Expected:
         single = [m for m in self.exercise.mistakes if not m.whole and not m.variants[0].change.startswith("def ")]
         return [(a, b, a.variants[0].together_with(b.variants[0])) for a, b in combinations(single, 2)]
 
+    @cached_property
+    def neighbours(self) -> list[tuple[str, Callable]]:
+        """What a right answer returns for other arguments, behind a sentence that says for which."""
+        return list(neighbours(self.exercise))
+
     def outcome(self, function: Callable, i: int) -> Outcome:
         """What the right answer, or a variant of a mistake, does on case i."""
         if (function, i) not in self._outcomes:
-            seconds = inf if function is self.exercise.reference else LONGEST
+            right = function is self.exercise.reference
             self._outcomes[function, i] = run(
-                function, self.exercise.cases[i], self.exercise.arguments, seconds=seconds
+                function,
+                self.exercise.cases[i],
+                self.exercise.arguments,
+                seconds=inf if right else LONGEST,
+                noting=right,
             )
         return self._outcomes[function, i]
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..exercises.catalogue import beside
 from ..exercises.written import Exercise
 from ..schedules import Schedule
 from . import diagnosis, gradients
@@ -73,7 +74,9 @@ def attempts(exercise: Exercise, function: Callable, seconds: float, schedule_cl
     """What a function does on each case, and on those that ask for gradients; the last one is where its time was up."""
     outcomes = []
     for case in [*exercise.cases, *gradients.cases(exercise)]:
-        outcome = run(function, case, exercise.arguments, schedule_class, bound_to=exercise.name, seconds=seconds)
+        outcome = run(
+            function, case, exercise.arguments, schedule_class, bound_to=exercise.name, seconds=seconds, noting=True
+        )
         seconds -= outcome.seconds
         outcomes.append(outcome)
         if isinstance(outcome.error, TooLong):
@@ -120,7 +123,7 @@ def verdict(exercise: Exercise, outcomes: list[Outcome], leaned: list[str]) -> V
     if named:
         mistake, text = named[0].id, named[1]
     elif two := diagnosis.name_two(known, outcomes, comparisons):
-        mistake, text = " and ".join(m.id for m in two), [line for m in two for line in m.says.splitlines()]
+        mistake, text = " and ".join(m.id for m in two), [line for m in two for line in beside(m.says).splitlines()]
     elif passed < n:
         problem, text = diagnosis.locate(known, leaned, outcomes, comparisons)
     else:

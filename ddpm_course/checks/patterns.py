@@ -1,6 +1,6 @@
-"""What wrong values have to do with the right ones: a factor, an offset, a function, the weights of a sum."""
+"""What wrong values have to do with the right ones: a factor, an offset, a function, few digits, weights of a sum."""
 
-import math
+from itertools import combinations
 
 import torch
 from torch import Tensor
@@ -8,75 +8,164 @@ from torch import Tensor
 from ..exercises.written import Exercise
 from .comparing import Comparison
 
-TIMES = {"twice": 2, "half": 0.5, "√2 times": 2**0.5, "1/√2 times": 0.5**0.5, "π times": math.pi, "minus": -1}
-FUNCTIONS = {"square": torch.square, "square root": torch.sqrt, "logarithm": torch.log, "inverse": torch.reciprocal}
+TIMES = {2: "twice", 0.5: "half", 2**0.5: "√2 times", 0.5**0.5: "1/√2 times", torch.pi: "π times", -1: "minus"}
+FUNCTIONS = {
+    "the square of what it should be": torch.square,
+    "the square root of what it should be": torch.sqrt,
+    "the logarithm of what it should be": torch.log,
+    "the inverse of what it should be": torch.reciprocal,
+    "1 minus what it should be": lambda x: 1 - x,
+    "what it should be, cut down to whole numbers,": torch.floor,
+    **{f"what it should be, rounded to {n} decimals,": lambda x, n=n: x.round(decimals=n) for n in range(6)},
+}
 DIFFERENT = 3  # so many different right values say that what holds for all of them is no coincidence
+NEARLY = 0.01  # of the largest value
+MOST = 0.7  # of the wrong values, as a mean over the cases
+HINT = "is a number rounded, in half precision, or added to keep a denominator from 0?"
 
 
 def in_common(exercise: Exercise, failures: dict[int, Comparison]) -> list[str]:
-    """What makes every wrong value from the right one, where one factor, offset or function does.
+    """What makes every wrong value from the right one, or most of them, where one relation does.
 
     failures: the comparisons of the cases, by number, whose values are wrong
     """
     failures = list(failures.values())
     got, want, wrong = (torch.cat([getattr(f, name).flatten() for f in failures]) for name in ("got", "want", "wrong"))
-    x, y = got[wrong], want[wrong]
+    x, y, it = got[wrong], want[wrong], failures[0].subject
     if len({f.subject for f in failures}) > 1 or len(y.unique()) < DIFFERENT or not (x - y).isfinite().all():
         return []
-    factor, offset = float(x @ y / (y @ y)), float((x - y).mean())
+    if len(x.unique()) == 1:
+        side = "more" if (y > x).all() else "less" if (y < x).all() else ""
+        where = f"wherever it is wrong, and should be {side} there" if side else "wherever it is wrong"
+        return [f"{it} is {_number(x[0])} {where if len(got.unique()) > 1 else 'everywhere, whatever comes in'}."]
+
+    offset, factor = (x - y).median().item(), (x / y).median().item()
     relations = {f"{abs(offset):.4g} too {'large' if offset > 0 else 'small'}": want + offset}
-    relations |= {f"{name} what it should be": k * want for name, k in TIMES.items()}
-    relations |= {f"{factor:.4g} times what it should be": factor * want}
-    relations |= {f"the {name} of what it should be": function(want) for name, function in FUNCTIONS.items()}
+    if factor and not (want == want.round()).all():  # indices and levels have no factor
+        name = next((name for k, name in TIMES.items() if abs(factor / k - 1) < 1e-4), f"{factor:.4g} times")
+        relations[f"{name} what it should be"] = factor * want
+        relations |= {relation: function(want) for relation, function in FUNCTIONS.items()}
+        ratios = [(f.got / f.want)[f.wrong] for f in failures]
+        several = [r for r in ratios if len(r) >= DIFFERENT]
+        if len(several) > 1 and all(torch.allclose(r, r.median(), rtol=1e-4) for r in several):
+            each = [(r.median() * f.want).flatten() for r, f in zip(ratios, failures, strict=True)]
+            relations["what it should be times one number, another in each case,"] = torch.cat(each)
     allowed = exercise.tolerance * (1 + want.abs())
     allowed[wrong] = torch.minimum(allowed, 0.02 * (got - want).abs())[wrong]
-    for says, made in relations.items():
+    sizes, found, most = [f.got.numel() for f in failures], [], MOST
+    for relation, made in relations.items():
         fits = (got - made).abs() <= allowed
-        if fits[wrong].all():
-            return [f"{failures[0].subject} is {says} {'everywhere' if fits.all() else 'where it is wrong'}."]
+        cases = zip(fits.split(sizes), wrong.split(sizes), strict=True)
+        share = sum(fit[bad].double().mean().item() for fit, bad in cases) / len(sizes)
+        if share > most:
+            some = f"in {fits[wrong].sum()} of the {len(y)} places where it is wrong"
+            where = "everywhere" if fits.all() else "where it is wrong" if share == 1 else some
+            most, found = share, [f"{it} is {relation} {where}."]
+    if found:
+        return found
+    off = max(((f.got - f.want).abs().max() / f.want.abs().max()).item() for f in failures)
+    if off <= NEARLY:
+        return [f"{it} is nearly right, to {off:.1g} of the largest value: {HINT}"]
+    few, many = len(got.unique()), len(want.unique())
+    return [f"{it} takes {few} different values and should take {many}."] if 5 * few < many else []
+
+
+def of_the_schedule(exercise: Exercise, failures: dict[int, Comparison]) -> list[str]:
+    """For results that are one number for each t: the power of a quantity of the schedule by which they are wrong.
+
+    Or the product of two such powers, and either of them times a number.
+    """
+    columns, ratios = [], []
+    for case, f in ((exercise.cases[i], f) for i, f in failures.items() if {"schedule", "t"} <= {*exercise.arguments}):
+        given = dict(zip(exercise.arguments, case.args, strict=False))
+        t, bars = torch.as_tensor(given["t"]), torch.tensor([0, *given["schedule"].values], dtype=torch.float64)
+        at, before = ((1 - bars).cumprod(0)[k] for k in (t, given.get("s", t - 1)))
+        if f.got.ndim < 2 and t.shape in ((), f.got.shape):
+            quantities = torch.stack([at, 1 - at, before, 1 - before, at / before, 1 - at / before])
+            columns.append(quantities.reshape(6, -1).expand(6, f.got.numel()))
+            ratios.append((f.got / f.want).reshape(-1))
+    if not ratios:
+        return []
+    logs, left = torch.cat(columns, 1).log(), torch.cat(ratios)
+    usable = logs.isfinite().all(0) & left.abs().log().isfinite()
+    logs, left = logs[:, usable], left[usable]
+    if len((1e4 * left).round().unique()) < 5 or len(left.sign().unique()) > 1:
+        return []
+    before = "s" if "s" in exercise.arguments else "{t-1}"
+    step = ["(ᾱ_t/ᾱ_s)", "(1 - ᾱ_t/ᾱ_s)"] if before == "s" else ["α_t", "β_t"]
+    names = ["ᾱ_t", "(1 - ᾱ_t)", f"ᾱ_{before}", f"(1 - ᾱ_{before})", *step]
+    powers = [(k, name, log) for name, log in zip(names, logs, strict=True) for k in (0.5, 1, 2, -0.5, -1, -2)]
+    for made in [*combinations(powers, 1), *combinations(powers, 2)]:
+        rest = left.abs().log() - sum(k * log for k, _, log in made)
+        if rest.max() - rest.min() < 1e-3:
+            number = rest.mean().exp() * left[0].sign()
+            above, below = (" ".join(_power(k, name) for k, name, _ in made if k * side > 0) for side in (1, -1))
+            text = "" if abs(number - 1) < 1e-3 else f"{_number(number)} times "
+            text += f"{above or 1}/{below}" if below else above
+            return [f"{next(iter(failures.values())).subject} is {text} times what it should be."]
     return []
 
 
-def weights(exercise: Exercise, failures: dict[int, Comparison]) -> list[str]:
-    """For a result that should be a weighted sum of two arguments, or a multiple of one plus a number: what is wrong.
+def _power(k: float, name: str) -> str:
+    return {0.5: f"√{name}", 1: name, 2: f"{name}²"}[abs(k)]
 
-    Rows that should be no such sum (they are clipped, or another argument varies) tell nothing.
+
+def weights(exercise: Exercise, failures: dict[int, Comparison]) -> list[str]:
+    """For a result that should be a weighted sum of arguments, or a multiple of one plus a number: what is wrong.
+
+    Rows that should be no such sum (they are clipped, or another argument varies) tell nothing, nor do those that
+    leave the weights open. The first row that tells something does.
     """
-    if exercise.linear is None:
-        return []
-    bent = False
-    for case, f in ((exercise.cases[i], f) for i, f in failures.items()):
-        given = [case.args[exercise.arguments.index(name)] for name in exercise.linear]
+    names = exercise.linear or ()
+    for case, f in ((exercise.cases[i], f) for i, f in failures.items() if names and f.subject in ("It", "The mean")):
+        given = [case.args[exercise.arguments.index(name)] for name in names]
         if not all(isinstance(x, Tensor) and x.shape == f.want.shape for x in given):
             continue
-        terms = torch.stack([*given, torch.ones_like(given[0])][:2], dim=-1).cpu().double()
+        terms = torch.stack(given if len(given) > 1 else [*given, torch.ones_like(given[0])], dim=-1).cpu().double()
         for row in f.wrong.flatten(1).any(1).nonzero().flatten().tolist() if f.want.ndim > 1 else [...]:
-            basis, got, want = terms[row].reshape(-1, 2), f.got[row].flatten(), f.want[row].flatten()
-            fit, right = (torch.linalg.lstsq(basis, y).solution for y in (got, want))
-            if len(basis) < 3 or not torch.allclose(basis @ right, want, rtol=1e-4, atol=1e-4):
+            basis, got, want = terms[row].reshape(-1, terms.shape[-1]), f.got[row].flatten(), f.want[row].flatten()
+            if len(basis) <= basis.shape[1] or torch.linalg.matrix_rank(basis, rtol=1e-3) < basis.shape[1]:
                 continue
+            fit, right = (torch.linalg.lstsq(basis, y).solution for y in (got, want))
+            if not torch.allclose(basis @ right, want, rtol=1e-4, atol=1e-4):
+                continue
+            place = "." if f is next(iter(failures.values())) else f" ({case.label})."
             if (basis @ fit - got).abs().max() <= 1e-3:
-                place = "" if f is next(iter(failures.values())) else f" ({case.label})"
-                return [_weigh(exercise, fit.tolist(), right.tolist(), basis.abs().amax(0).tolist()) + place + "."]
-            bent = True
-    summands = [*(f"`{name}`" for name in exercise.linear), "a number"][:2]
-    return [f"It is not a weighted sum of {' and '.join(summands)} there."] if bent else []
+                return [_weigh(exercise, fit, right, basis.abs().amax(0)) + place]
+            summands = " and ".join([*(f"`{name}`" for name in names), "a number"][: max(len(names), 2)])
+            return [f"It is no sum of {summands} with one weight each for every item there{place}"]
+    return []
 
 
-def _weigh(exercise: Exercise, got: list[float], want: list[float], sizes: list[float]) -> str:
-    """Which of two weights is wrong, each as it is and as it should be; sizes: the largest that each multiplies."""
-    names = [*(f"the weight of `{name}`" for name in exercise.linear), "what is added"][:2]
-    right = [abs(a - b) * size < 1e-3 for a, b, size in zip(got, want, sizes, strict=True)]
+def _weigh(exercise: Exercise, got: Tensor, want: Tensor, sizes: Tensor) -> str:
+    """Which of the weights are wrong, each as it is and as it should be; sizes: the largest that each multiplies."""
+    names = [*(f"the weight of `{name}`" for name in exercise.linear), "what is added"][: len(got)]
+    right = ((got - want).abs() * sizes < 1e-3).tolist()
     wrong = [
-        f"{name} is {round(a, 9):.4g} and should be {round(b, 9):.4g}"
+        f"{name} is {_number(a)} and should be {_number(b)}"
         for name, a, b, ok in zip(names, got, want, right, strict=True)
         if not ok
     ]
     if not wrong:
-        return "Both weights are right to three digits, but not beyond"
+        return "The weights are right to three digits, but not beyond"
     if not any(right):
-        return f"Neither weight is right: {', '.join(wrong)}"
+        return f"{'Neither' if len(right) == 2 else 'No'} weight is right: {', '.join(wrong)}"
     if exercise.sampled:
         return f"{'Right mean, wrong variance' if right[0] else 'Right noise, wrong signal'}: {wrong[0]}"
-    kept = names[right.index(True)]
-    return f"{kept[0].upper()}{kept[1:]} is right, but {wrong[0]}"
+    kept = " and ".join(name for name, ok in zip(names, right, strict=True) if ok)
+    return f"{kept[0].upper()}{kept[1:]} {'is' if sum(right) == 1 else 'are'} right, but {', '.join(wrong)}"
+
+
+def one_sided(failures: dict[int, Comparison]) -> list[str]:
+    """That the sign is right where there are both, or that what is wrong always lies on one side."""
+    x, y = (torch.cat([getattr(f, name)[f.wrong] for f in failures.values()]) for name in ("got", "want"))
+    if len(failures) < DIFFERENT or len(y.unique()) < DIFFERENT:
+        return []
+    if len(y) > 7 and y.min() < 0 < y.max() and torch.equal(x.sign(), y.sign()):
+        return ["The sign is right everywhere, the size is not."]
+    side = "large" if (x > y).all() else "small" if (x < y).all() else ""
+    return [f"Wherever it is wrong it is too {side}."] if side else []
+
+
+def _number(value: Tensor) -> str:
+    return f"{round(value.item(), 9) + 0.0:.4g}"

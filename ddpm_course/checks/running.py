@@ -22,6 +22,7 @@ import torch
 
 from ..exercises.records import Betas, Case, Seed
 from ..schedules import Schedule
+from .calls import noted
 from .limits import TooLong, at_most
 from .traces import difference, same_argument, state_of, traces, untouched
 
@@ -43,6 +44,7 @@ class Outcome:
     left: tuple[str, ...] = ()  # settings of the process that are not as they were
     states: dict[str, Any] = field(default_factory=dict)  # of generators and optimizers, after the call
     unused: tuple[str, ...] = ()  # the names of those that are in the state they came in
+    calls: list | None = None  # of the networks and optimizers among the arguments (`calls.noted`), if they are noted
     printed: str = ""
     seconds: float = 0.0  # of computing
 
@@ -69,21 +71,26 @@ def run(
     *,
     bound_to: str | None = None,
     seconds: float = float("inf"),
+    noting: bool = False,
 ) -> Outcome:
     """Call function on a case, in one thread: more are slower on small tensors. Only KeyboardInterrupt gets out.
 
     bound_to: the name that the notebook will have for the function, and that it has during the call
     seconds:  of computing, after which the function is ended
+    noting:   also what it asks of networks and optimizers
     """
     args, before = (_fresh(case.args, schedule_class) for _ in range(2))
     outcome, printed, start = Outcome(), io.StringIO(), time.process_time()
+    given = args
+    if noting:
+        given, outcome.calls = noted(names, args)
     with untouched(), warnings.catch_warnings(), _bound(function, bound_to), traces() as found:
         warnings.simplefilter("ignore")  # a warning goes to standard error, and nbgrader gives 0 for that
         torch.set_num_threads(1)
         try:
             ended = at_most(seconds) if seconds < float("inf") else contextlib.nullcontext()
             with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(io.StringIO()), ended:
-                value = case.use(function, *args) if case.use else function(*args)
+                value = case.use(function, *given) if case.use else function(*given)
                 value = plain_tensor(value) if isinstance(value, torch.Tensor) else value
                 made = value if value is None or case.result is None else case.result(args, value)
                 ours = isinstance(made, dict) and (case.use or made is not value)

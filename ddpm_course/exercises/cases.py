@@ -5,11 +5,11 @@ from torch import Tensor
 
 from .records import Betas, Case
 
-# Large and uneven, so that every wrong formula and every wrong index shows in every step.
-EIGHT = Betas((0.12, 0.35, 0.08, 0.5, 0.22, 0.41, 0.17, 0.3))
-FIVE = Betas((0.3, 0.1, 0.45, 0.2, 0.15))
-OTHER_EIGHT = Betas((0.4, 0.15, 0.75, 0.6, 0.3, 0.85, 0.55, 0.97))  # a cache keyed by T takes it for EIGHT
-TWELVE = Betas((0.06, 0.21, 0.11, 0.3, 0.02, 0.24, 0.17, 0.05, 0.27, 0.13, 0.33, 0.09))  # longer than all the others
+# Large and uneven, so that every wrong formula and every wrong index shows in every step; ᾱ_1 is no round number.
+EIGHT = Betas((0.1213, 0.35, 0.08, 0.5, 0.22, 0.41, 0.17, 0.3))
+FIVE = Betas((0.3041, 0.1, 0.45, 0.2, 0.15))
+OTHER_EIGHT = Betas((0.4067, 0.15, 0.75, 0.6, 0.3, 0.85, 0.55, 0.97))  # a cache keyed by T takes it for EIGHT
+TWELVE = Betas((0.0619, 0.21, 0.11, 0.3, 0.02, 0.24, 0.17, 0.05, 0.27, 0.13, 0.33, 0.09))  # longer than all the others
 IMAGES = (3, 2, 4, 5)
 
 

@@ -43,7 +43,6 @@ def attention_cases() -> list[Case]:
             "for one head": shape[1] == 1,
             "for more than one head": shape[1] > 1,
             "for a single position": shape[2] == 1,
-            "for more than one position": shape[2] > 1,
             "for odd d": shape[3] % 2 == 1,
             "where a query's weights differ": seed != 5 and shape[2] > 1,
             "for the last of the positions": (torch.arange(shape[2]) == shape[2] - 1)[:, None],
@@ -77,7 +76,6 @@ def pixel_cases() -> list[Case]:
             "where height and width differ": shape[2] != shape[3],
             "for a batch of more than one": shape[0] > 1,
             "for p = 1": p == 1,
-            "for p of more than 1": p > 1,
             "for p of more than 2": p > 2,
             "for p other than 2": p != 2,
         }
@@ -109,7 +107,8 @@ def paint_cases() -> list[Case]:
             "where the kernel is not as large as the stride": k != stride,
             "where height and width differ": shape[0] != shape[1],
             "for a single pixel": shape == (1, 1),
-            "for more than one pixel": shape != (1, 1),
+            "where rows of x below the first paint": (torch.arange((shape[0] - 1) * stride + k) >= stride)[:, None]
+            & (shape[0] > 1),
         }
         label = f"x of shape {shape}, kernel {k} x {k}, stride {stride}"
         cases.append(Case(label, (normal(shape, 80 + seed), normal((k, k), 90 + seed), stride), facts))
@@ -129,6 +128,7 @@ def width_cases() -> list[Case]:
                 "for one level": len(widths) == 1,
                 "for more than one level": len(widths) > 1,
                 "for more than two levels": len(widths) > 2,
+                "for two levels": len(widths) == 2,
                 "for more than one block a level": blocks > 1,
                 "where a width is less than the one above": list(widths) != sorted(widths),
                 "where a width comes twice": len(set(widths)) < len(widths),

@@ -85,7 +85,7 @@ class Catalogue:
         ]
         if len(entries) > 1:
             variants = [variant for variant in variants if _applies(variant)]
-        says = "\n".join(entry.says for entry in entries)
+        says = "\n".join(beside(entry.says) if len(entries) > 1 else entry.says for entry in entries)
         return Mistake(" and ".join(entry.id for entry in entries), says, *variants, whole=len(entries) > 1)
 
     def _counted(self, exercise: str, entries: list[Entry], phrases: list[str], most: int) -> Mistake:
@@ -136,6 +136,15 @@ class Catalogue:
         if not re.search(r"\(lesson \d\d, '[^']+'", says):
             says = f"{says.removesuffix('.')} ({place})."
         return Entry(entry.id, [filled(way) for way in entry.ways], says, entry.line, entry.accepted)
+
+
+PRAISE = re.compile(r"(?:Right, but|Right(?:, in| for)[^.:]*\.|[^.:,]* (?:is|are) right(?:, but|\.)) ")
+
+
+def beside(says: str) -> str:
+    """What is said of a mistake where there is another one: not that the rest is right."""
+    left = PRAISE.sub("", says, count=1) if PRAISE.match(says) else says
+    return left[:1].upper() + left[1:] if left[1:2] != "_" else left
 
 
 def _applies(variant: Variant) -> bool:

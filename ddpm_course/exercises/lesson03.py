@@ -41,7 +41,18 @@ def beta_cases() -> list[Case]:
         for name, value in zip(("first", "last"), args[1:], strict=False):
             label += f", {name} = {value}"
         cases.append(Case(label, args, facts))
-    return cases
+    return [*cases, steps_case(cases[1])]
+
+
+def steps_case(case: Case) -> Case:
+    """A case that only float64 passes: it multiplies float32's roundings by a million."""
+
+    def use(function: Callable, *args: Any) -> Tensor:
+        betas = function(*args)
+        return torch.cat([betas, 1e6 * betas.diff(n=2)])
+
+    says = f"{case.label}, with a million times the differences of differences"
+    return Case(says, case.args, {"in digits that float32 does not hold": True}, use=use, gpu=True)
 
 
 @exercise(
@@ -86,7 +97,6 @@ def cosine_cases() -> list[Case]:
         facts = {
             "at t = 0": t == 0,
             "at t = T": t == args[0],
-            "for t of 1 and more": t > 0,
             "between the two ends": (t > 0) & (t < args[0]),
             "where `s` is given": own,
             "where `s` is not given": not own,
@@ -102,7 +112,9 @@ def cosine_cases() -> list[Case]:
 
 def digits_case(case: Case, entries: slice, says: str, use: Callable) -> Case:
     """A case that only float64 passes: 1 - ᾱ_t from float32 is 0.1 % off. Mistakes made in float32 keep their names."""
-    facts = {phrase: true[entries] if isinstance(true, Tensor) else true for phrase, true in case.facts.items()}
+    facts = {
+        phrase: true[entries] if isinstance(true, Tensor) and true.ndim else true for phrase, true in case.facts.items()
+    }
     facts["in digits that float32 does not hold"] = True
     return Case(f"{case.label}, {says}", case.args, facts, use=use, gpu=True)
 
@@ -202,7 +214,8 @@ def prior_cases() -> list[Case]:
         }
         args = (torch.tensor(alpha_bar, dtype=torch.float64, device="cpu"), float(square))
         cases.append(Case(f"ᾱ_T = {alpha_bar}, mean square {square}", args, facts))
-    return cases
+    says = "a million times the bits"
+    return [*cases, digits_case(cases[-1], slice(None), says, lambda function, *args: 1e6 * function(*args))]
 
 
 @exercise(
@@ -238,7 +251,7 @@ def length_cases() -> list[Case]:
             "where β must be bounded": betas > 0.999,
         }
         cases.append(Case(f"T = {T}", (T,), facts))
-    return cases
+    return [*cases, steps_case(cases[0])]
 
 
 @exercise(

@@ -218,13 +218,17 @@ def loss_weight(schedule, t, variance="small"):
 
 def loss_cases() -> list[Case]:
     shapes = [IMAGES, (5, 1, 3, 3), (6, 2), (8,)]
-    plan = [((2, 3, 5, 4), None), *((shape, kind) for kind in ("l2", "l1", "huber") for shape in shapes)]
+    plan = [
+        ((2, 3, 5, 4), None),
+        ((1, 1), None),
+        *((shape, kind) for kind in ("l2", "l1", "huber") for shape in shapes),
+    ]
     cases = []
     for seed, (shape, kind) in enumerate(plan):
         facts = {f'for kind="{name}"': kind == name for name in ("l1", "huber")}
         facts |= {'for kind="l2"': kind in (None, "l2"), "where no kind is named": kind is None}
         facts |= {f"for all kinds but {name}": kind != name for name in ("l1", "huber")}
-        facts |= {"for l1 and huber": kind in ("l1", "huber")}
+        facts |= {"for l1 and huber": kind in ("l1", "huber"), "for a single element": shape == (1, 1)}
         noise, predicted = normal(shape, 50 + 2 * seed), normal(shape, 51 + 2 * seed)
         label = f"shape {shape}, {f'kind {kind}' if kind else 'no kind named'}"
         args = (noise, predicted, *([kind] if kind else []))
@@ -264,15 +268,22 @@ def levels(shape: tuple[int, ...], seed: int) -> Tensor:
 
 
 def pixel_cases() -> list[Case]:
-    plan = [(IMAGES, 0.05), (IMAGES, 0.15), ((3, 1, 4, 4), (0.004, 0.05, 0.2)), ((12,), 0.2), ((4, 3), 0.1)]
+    plan = [
+        (IMAGES, 0.05),
+        (IMAGES, 0.15),
+        ((3, 1, 4, 4), (0.004, 0.05, 0.2)),
+        ((12,), 0.2),
+        ((4, 3), 0.1),
+        ((5, 2), 1.0),
+    ]
     cases = []
     for seed, (shape, std) in enumerate(plan):
         x0 = levels(shape, seed)
         many, far = not isinstance(std, float), shape == (4, 3)
         value = _tensor(*std).reshape(-1, *[1] * (len(shape) - 1)) if many else std
         distance = normal(shape, 30 + seed).clamp(-2, 2)  # no bin so unlikely that float32 loses its digits
-        if far:  # such bins, then, in float64
-            x0, distance = x0.double(), 5 * distance.sign().double()
+        if far or std == 1:  # such bins, then, in float64
+            x0, distance = x0.double(), (5 * distance.sign() if far else distance).double()
         inside, next_to_end = x0.abs() < 0.999, (x0.abs() - 253 / 255).abs() < 0.001
         narrow = inside & (torch.as_tensor(value, device="cpu") < 2 / 255)
         facts = {
@@ -284,6 +295,7 @@ def pixel_cases() -> list[Case]:
             "where std is less than a bin's width and x_0 neither -1 nor 1": narrow,
             "for std of shape (B, 1, 1, 1)": many,
             "for a number as std": not many,
+            "where std is not 1": std != 1,
             "where x_0 is five standard deviations from the mean": far,
         }
         label = f"x_0 of shape {shape}, std = {'of shape (3, 1, 1, 1)' if many else std}"

@@ -167,6 +167,7 @@ def posterior_cases() -> list[Case]:
     "6.3",
     posterior_cases,
     first="compute α = ᾱ_t/ᾱ_s and β = 1 - α. Then write eq. 7 with α for α_t, β for β_t and ᾱ_s for ᾱ_{t-1}.",
+    linear=("x0", "xt", "z"),
 )
 def posterior_step(schedule, x0, xt, t, s, z, kind="small"):
     """x_s, drawn from q(x_s | x_t, x_0) for any 0 <= s < t (Ho et al., eqs. 6 and 7).
@@ -249,6 +250,8 @@ def loop_case(net: Callable, betas: Betas, shape: tuple[int, ...], times: list[i
         "for more than one step": len(times) > 2,
         "for more than eight steps": len(times) > 9,
         "for data that is not images": len(shape) < 4,
+        "for a batch of one": shape[0] == 1,
+        "for a batch of more than one": shape[0] > 1,
         "for a network with weights": net is probe_with_weights,
         "for a schedule with another T": betas in (FIVE, TWELVE),
         "for another schedule of the same T": betas is OTHER_EIGHT,

@@ -91,6 +91,7 @@ def drop_cases() -> list[Case]:
     "8.2",
     drop_cases,
     first="make a table of SNR = ᾱ / (1 - ᾱ) for all t. Which two of its entries does step t need?",
+    linear=("error",),
     tolerance=1e-5,
     any_float=True,
 )
@@ -126,6 +127,8 @@ def gaussian_cases() -> list[Case]:
     same = pair(3, 12)
     plan += [("D = 3, equal means", same, (same[0], pair(3, 13)[1]))]
     plan += [("D = 3, equal covariances", same, (pair(3, 14)[0], same[1])), ("D = 3, one and the same", same, same)]
+    wide = pair(64, 16, rank=32)
+    plan.append(("D = 64, singular covariances, one and the same", wide, wide))
     cases = []
     for label, (mean1, cov1), (mean2, cov2) in plan:
         apart, equal = bool((mean1 != mean2).any()), torch.equal(cov1, cov2)
@@ -137,8 +140,9 @@ def gaussian_cases() -> list[Case]:
             "where the two Gaussians are the same": equal and not apart,
             "in one dimension": len(mean1) == 1,
             "in more than three dimensions": len(mean1) > 3,
+            "in digits that float32 does not hold": mean1 is wide[0],
         }
-        cases.append(Case(label, (mean1, cov1, mean2, cov2), facts))
+        cases.append(Case(label, (mean1, cov1, mean2, cov2), facts, gpu=mean1 is wide[0]))
     return cases
 
 
@@ -165,14 +169,16 @@ def frechet_of_gaussians(mean1, cov1, mean2, cov2):
 
 def limit_cases() -> list[Case]:
     plan = [(100, 200, 400, 800), (100, 150, 250, 400, 650, 1000), (80, 90, 1000), (500, 1000, 2000), (64, 128)]
-    plan += [(400, 100, 1000, 150), (90, 130, 310, 2000, 70)]
+    plan += [(400, 100, 1000, 150), (90, 130, 310, 2000, 70), (110, 240, 700)]
     cases = []
     for seed, sizes in enumerate(plan):
         n = torch.tensor(sizes, device="cpu")
         limit, slope = (1.5 + seed, 90.0) if seed != 3 else (0.0, 150.0)
-        distances = limit + slope / n.double() + 0.15 * draw(len(n), seed=seed)
+        distances = limit + slope / n.double() + 0.15 * draw(len(n), seed=seed) * (seed != 7)
         facts = {
             "for two points": len(sizes) == 2,
+            "where the points lie on a line": len(sizes) == 2 or seed == 7,
+            "where the points do not lie on a line": len(sizes) > 2 and seed != 7,
             "for more than four points": len(sizes) > 4,
             "where each size is twice the one before": all(b == 2 * a for a, b in pairwise(sizes)),
             "where the sizes do not grow": sorted(sizes) != list(sizes),
@@ -217,8 +223,11 @@ def image_cases() -> list[Case]:
             "for images with channels": shape[1] > 1,
             "for more than ten training images": m > 10,
         }
+        given = images(shape)
+        squares = (given[:, None].double() - training.double()).square().flatten(2).sum(2)
+        facts["where the last training image is the nearest"] = squares.argmin(1) == m - 1
         label = f"samples {shape}, training ({m}, {', '.join(map(str, shape[1:]))})"
-        cases.append(Case(label, (images(shape), training), facts))
+        cases.append(Case(label, (given, training), facts))
     generator = torch.Generator(device="cpu").manual_seed(9)
     training = torch.randint(0, 256, (10, 1, 5, 5), generator=generator, dtype=torch.uint8, device="cpu")
     copies = training[[7, 2, 2, 9]].clone()

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import einops
 import numpy as np
@@ -120,38 +121,14 @@ class Exercise:
         return "".join(lines[: docstring.end_lineno]), "".join(lines[docstring.end_lineno :])
 
 
-def exercise(
-    number: str,
-    cases: Callable[[], list[Case]],
-    *,
-    first: str,
-    linear: tuple[str, ...] | None = None,
-    sampled: bool = False,
-    tolerance: float = 1e-4,
-    any_float: bool = False,
-    given: type | None = None,
-    aim: Aim | None = None,
-    flows: tuple[str, ...] = (),
-    free: tuple[str, ...] = (),
-) -> Callable[[Callable], Callable]:
-    """Make a function the right answer of an exercise of its name: its attribute `exercise` is the record then."""
+def exercise(number: str, cases: Callable[[], list[Case]], **about: Any) -> Callable[[Callable], Callable]:
+    """Make a function the right answer of an exercise of its name: its attribute `exercise` is the record then.
+
+    about: the record's other fields
+    """
 
     def write(function: Callable) -> Callable:
-        function.exercise = Exercise(
-            number,
-            function.__name__,
-            function,
-            cases,
-            first,
-            linear,
-            sampled,
-            tolerance,
-            any_float,
-            given,
-            aim,
-            flows,
-            free,
-        )
+        function.exercise = Exercise(number, function.__name__, function, cases, **about)
         return function
 
     return write
