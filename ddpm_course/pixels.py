@@ -23,11 +23,11 @@ def to_uint8(x: Tensor) -> Tensor:
     """Floats in [-1, 1] to uint8 0…255, any shape: values outside are clamped, then rounded to the nearest level.
 
     Integers 0…255 are levels already, and keep their values.
-    raises ValueError for other integers
+    raises ValueError for other integers, and for floats that are 0…255
     """
-    x = as_tensor("x", x)
-    if not x.is_floating_point():
-        return as_images("x", x)
+    x = as_images("x", x)
+    if x.dtype == torch.uint8:
+        return x
     return ((x + 1) * 127.5).clamp(0, 255).round().to(torch.uint8)
 
 

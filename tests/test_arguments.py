@@ -164,6 +164,7 @@ NUMBERS = [
     (lambda: nearest_neighbours(X8, X8, 1.5), "k must be a whole number from 1 to 4"),
     (lambda: bits_per_dim(net, D, BYTES.float()), "images must be uint8"),
     (lambda: to_uint8(BYTES + 1), "x must be uint8 0…255"),
+    (lambda: to_uint8(BYTES.float()), "x must be uint8 0…255, or floats in"),
     (lambda: frechet_distance(torch.rand(99, 64), torch.rand(99, 32)), "64 and 32 features"),
     (lambda: frechet_by_size(torch.rand(99, 64), torch.rand(99, 64), [70], repeats=0), "repeats must be a whole"),
     (lambda: train_classifier(BYTES[:9], Y), "the number of images must be a whole number, 128 or more, got 9"),
