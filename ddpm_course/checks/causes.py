@@ -2,8 +2,7 @@
 
 A phrase that merely covers what is wrong is no cause, as it may just go along: it must also be true of next to nothing
 that is right. A wrong formula may be right here and there by luck, though. So what the facts do not tell apart counts
-as one group, which is wrong if an element of it is; and one in LUCK of the groups may be right, or more of them where
-the phrase is true of so little that it would hardly hit every wrong case by chance.
+as one group, which is wrong if an element of it is; and one in LUCK of the groups may be right.
 """
 
 from collections.abc import Iterable, Iterator
@@ -16,7 +15,6 @@ from ..exercises.records import Case
 from .comparing import STRUCTURAL, Comparison
 
 LUCK = 5
-CHANCE = 0.01  # that a phrase is true of all that is wrong although it has nothing to do with it
 POSITIONS = ("at ", "from ", "between ", "in ")  # begin a phrase about places in the result
 
 
@@ -60,20 +58,11 @@ def cause(cases: Iterable[Case], comparisons: Iterable[Comparison]) -> str | Non
         meant = [group for group in groups if group.true.issuperset(phrases)]
         return sum(not group.wrong for group in meant) / len(meant)
 
-    def by_chance(phrase: str) -> float:
-        """How likely it would be that all wrong cases are wrong only where the phrase is true, if it were no cause."""
-        share = sum(_share(case, phrase) for case, _ in pairs) / len(pairs)
-        if without_values or share > 1 / 4 or right(phrase) == 1:
-            return 1
-        return share ** sum(whole.wrong for whole in wholes)
-
     best = min(every, key=right, default=None)
     if best and right(best) <= 1 / LUCK:
         return best
     both = [pair for pair in combinations(every, 2) if right(*pair) == 0]
-    if len(both) == 1:
-        return ", ".join(both[0])
-    return min((phrase for phrase in every if by_chance(phrase) < CHANCE), key=by_chance, default=None)
+    return ", ".join(both[0]) if len(both) == 1 else None
 
 
 def only_right(cases: Iterable[Case], comparisons: Iterable[Comparison]) -> str | None:
@@ -83,10 +72,6 @@ def only_right(cases: Iterable[Case], comparisons: Iterable[Comparison]) -> str 
     every = dict.fromkeys(phrase for case, _ in pairs for phrase in case.facts)
     exact = [phrase for phrase in every if all((phrase in group.true) != group.wrong for group in groups)]
     return exact[0] if len(exact) == 1 and not all(group.wrong for group in groups) else None
-
-
-def _share(case: Case, phrase: str) -> float:
-    return torch.as_tensor(case.facts.get(phrase, False)).double().mean().item()
 
 
 def _whole(case: Case, comparison: Comparison) -> Group:

@@ -14,6 +14,7 @@ from .calls import first_wrong
 from .causes import cause, only_right
 from .comparing import STRUCTURAL, Comparison
 from .expected import Expected
+from .neighbours import for_others
 from .places import elsewhere
 from .running import Outcome, home
 
@@ -52,24 +53,21 @@ def matching(mistakes: list[Mistake], known: Expected, outcomes: list[Outcome]) 
 def name_two(known: Expected, outcomes: list[Outcome], comparisons: list[Comparison]) -> tuple[Mistake, Mistake] | None:
     """The only two mistakes that, made together, do on every case what the student's function did.
 
-    No other pair may come near it. Where results are whole numbers, too many pairs do the same by chance; and running a
-    network of several levels hundreds of times takes too long.
+    No other pair may come near it, and neither may change the shape by itself. Where results are whole numbers, too
+    many pairs do the same by chance; and running a network of several levels hundreds of times takes too long.
     """
     indices = _not_gpu(known)
     failing = [i for i in indices if comparisons[i].problem]
-    whole = isinstance(known.values[0], int | list)
-    if (
-        whole
-        or known.exercise.given
-        or not failing
-        or any(comparisons[i].problem not in ("", "values", "nan") for i in indices)
-    ):
+    values = all(comparisons[i].problem in ("", "values", "nan") for i in indices)
+    if isinstance(known.values[0], int | list) or known.exercise.given or not failing or not values:
         return None
     indices.sort(key=lambda i: (i not in failing, known.outcome(known.exercise.reference, i).seconds))
-    near = []
-    for one, other, variant in known.pairs:
-        if all(known.agrees(outcomes[i], variant, i, NEAR * known.exercise.tolerance) for i in indices):
-            near.append((one, other, variant))
+    near = [
+        pair
+        for pair in known.pairs
+        if all(known.agrees(outcomes[i], pair[2], i, NEAR * known.exercise.tolerance) for i in indices)
+        and all(known.keeps_shape(mistake.variants[0], failing[0]) for mistake in pair[:2])
+    ]
     if len(near) != 1 or not all(known.agrees(outcomes[i], near[0][2], i) for i in indices):
         return None
     return near[0][:2]
@@ -98,22 +96,18 @@ def locate(
     first, n = (serious or dtype or failing)[0], len(comparisons)
     failing = [i for i in failing if not serious or i not in dtype]
     problem, text = comparisons[first].problem, []
-    others = all(exercise.cases[i].gpu for i in failing)  # what such a case tells is its own affair
-    told = [
-        (case, c if i in failing else _as_if_right(c))
-        for i, (case, c) in enumerate(zip(exercise.cases, comparisons, strict=True))
-        if others or not case.gpu
-    ]
-    where = cause(*zip(*told, strict=True))
+    counted = [i for i, case in enumerate(exercise.cases) if not (serious and case.gpu)]
+    told = [comparisons[i] if i in failing else _as_if_right(comparisons[i]) for i in counted]
+    where = cause([exercise.cases[i] for i in counted], told)
     where = f", and wrong only {where}" if where else ""
-    if not where and (there := only_right(*zip(*told, strict=True))):
+    if not where and (there := only_right([exercise.cases[i] for i in counted], told)):
         where = f": right only {there}"
     if where or len(failing) < n:
         text.append(f"Right in {n - len(failing)} of {n} cases{where}.")
     text.append(comparisons[first].sentence)
     if right := [part for part in comparisons[first].right if all(part in comparisons[i].right for i in failing)]:
         text.append(f"In every case the {' and the '.join(right)} {'are' if len(right) > 1 else 'is'} right.")
-    text += _found(known, outcomes, comparisons, failing)
+    text += _found(known, outcomes, comparisons, serious or failing)
     returned = [(o, known.outcome(exercise.reference, i)) for i, o in enumerate(outcomes) if o.error is None]
     for name, verb in (("generator", "draws from"), ("optimizer", "uses")):
         if all(name in mine.unused for mine, _ in returned) and any(name not in right.unused for _, right in returned):
@@ -125,7 +119,6 @@ def _found(known: Expected, outcomes: list[Outcome], comparisons: list[Compariso
     """What wrong results are instead of right ones, as far as they tell."""
     exercise, problem = known.exercise, comparisons[failing[0]].problem
     failing = [i for i in failing if comparisons[i].problem in ("values", "shape")]
-    failing = [i for i in failing if not exercise.cases[i].gpu] or failing
     if problem not in ("values", "shape"):
         return []
     if draws_more(known, outcomes, failing):
@@ -138,22 +131,14 @@ def _found(known: Expected, outcomes: list[Outcome], comparisons: list[Compariso
     text = elsewhere([comparisons[i] for i in failing], tensors, exercise.tolerance)
     if not text and len(failures) == len(failing):
         text = (
-            _for_others(known, outcomes, failing)
+            for_others(known, outcomes)
             or patterns.in_common(exercise, failures)
-            or patterns.of_the_schedule(exercise, failures)
             or patterns.weights(exercise, failures)
-            or patterns.one_sided(failures)
         )
     mine, right = outcomes[failing[0]].calls, known.outcome(exercise.reference, failing[0]).calls
     if problem == "values" and right and mine is not None:
-        text.append(first_wrong(mine, right, exercise.tolerance))
+        text += first_wrong(mine, right, exercise.tolerance)
     return text
-
-
-def _for_others(known: Expected, outcomes: list[Outcome], failing: list[int]) -> list[str]:
-    """Is it what is right for other arguments?"""
-    indices = sorted(range(len(outcomes)), key=lambda i: i not in failing)
-    return [says for says, other in known.neighbours if all(known.agrees(outcomes[i], other, i) for i in indices)][:1]
 
 
 def leaning(leaned: list[str]) -> list[str]:

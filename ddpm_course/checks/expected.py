@@ -10,7 +10,6 @@ from ..exercises.catalogue import Variant
 from ..exercises.records import Mistake
 from ..exercises.written import Exercise
 from .comparing import between, same
-from .neighbours import neighbours
 from .running import Outcome, run
 
 LONGEST = 5  # seconds of computing for a mistake on a case; two together may never end
@@ -39,23 +38,20 @@ class Expected:
         single = [m for m in self.exercise.mistakes if not m.whole and not m.variants[0].change.startswith("def ")]
         return [(a, b, a.variants[0].together_with(b.variants[0])) for a, b in combinations(single, 2)]
 
-    @cached_property
-    def neighbours(self) -> list[tuple[str, Callable]]:
-        """What a right answer returns for other arguments, behind a sentence that says for which."""
-        return list(neighbours(self.exercise))
-
     def outcome(self, function: Callable, i: int) -> Outcome:
         """What the right answer, or a variant of a mistake, does on case i."""
         if (function, i) not in self._outcomes:
             right = function is self.exercise.reference
-            self._outcomes[function, i] = run(
-                function,
-                self.exercise.cases[i],
-                self.exercise.arguments,
-                seconds=inf if right else LONGEST,
-                noting=right,
-            )
+            seconds, arguments = inf if right else LONGEST, self.exercise.arguments
+            self._outcomes[function, i] = run(function, self.exercise.cases[i], arguments, seconds=seconds)
+            if not right:  # a thousand mistakes would fill the memory with what layers are given
+                self._outcomes[function, i].calls = None
         return self._outcomes[function, i]
+
+    def keeps_shape(self, variant: Callable, i: int) -> bool:
+        """Has what a variant returns on case i the right shape, where both have one?"""
+        shapes = {getattr(value, "shape", None) for value in (self.outcome(variant, i).value, self.values[i])}
+        return len(shapes - {None}) < 2
 
     def agrees(self, outcome: Outcome, variant: Callable, i: int, tolerance: float | None = None) -> bool:
         """Did a student's function do on case i what a variant does there? By default to the exercise's tolerance."""

@@ -74,9 +74,7 @@ def attempts(exercise: Exercise, function: Callable, seconds: float, schedule_cl
     """What a function does on each case, and on those that ask for gradients; the last one is where its time was up."""
     outcomes = []
     for case in [*exercise.cases, *gradients.cases(exercise)]:
-        outcome = run(
-            function, case, exercise.arguments, schedule_class, bound_to=exercise.name, seconds=seconds, noting=True
-        )
+        outcome = run(function, case, exercise.arguments, schedule_class, bound_to=exercise.name, seconds=seconds)
         seconds -= outcome.seconds
         outcomes.append(outcome)
         if isinstance(outcome.error, TooLong):

@@ -7,7 +7,6 @@ from typing import Any
 
 from .. import colab
 from ..exercises import EXERCISES
-from ..exercises.records import Case, Mistake
 from ..exercises.written import Exercise
 from ..modes import graded, saving
 from ..schedules import Schedule
@@ -33,20 +32,11 @@ class Check:
     def __init__(self, exercise: Exercise):
         self.exercise = exercise
         self.verdict: Verdict | None = None
-        self.number, self.name, self.lesson = exercise.number, exercise.name, exercise.lesson
-        self.reference = exercise.reference
 
-    @property
-    def stub(self) -> str:
-        return self.exercise.stub
-
-    @property
-    def mistakes(self) -> list[Mistake]:
-        return self.exercise.mistakes
-
-    @property
-    def cases(self) -> list[Case]:
-        return self.exercise.cases
+    def __getattr__(self, name: str) -> Any:
+        if name == "exercise":  # of a copy that is being made
+            raise AttributeError(name)
+        return getattr(self.exercise, name)
 
     def check(self, function: Any, schedule_class: type = Schedule) -> Verdict:
         """Judge a function without showing, saving or returning anything else. Cases use `schedule_class`."""

@@ -1,7 +1,5 @@
 """What wrong values have to do with the right ones: a factor, an offset, a function, few digits, weights of a sum."""
 
-from itertools import combinations
-
 import torch
 from torch import Tensor
 
@@ -70,46 +68,6 @@ def in_common(exercise: Exercise, failures: dict[int, Comparison]) -> list[str]:
     return [f"{it} takes {few} different values and should take {many}."] if 5 * few < many else []
 
 
-def of_the_schedule(exercise: Exercise, failures: dict[int, Comparison]) -> list[str]:
-    """For results that are one number for each t: the power of a quantity of the schedule by which they are wrong.
-
-    Or the product of two such powers, and either of them times a number.
-    """
-    columns, ratios = [], []
-    for case, f in ((exercise.cases[i], f) for i, f in failures.items() if {"schedule", "t"} <= {*exercise.arguments}):
-        given = dict(zip(exercise.arguments, case.args, strict=False))
-        t, bars = torch.as_tensor(given["t"]), torch.tensor([0, *given["schedule"].values], dtype=torch.float64)
-        at, before = ((1 - bars).cumprod(0)[k] for k in (t, given.get("s", t - 1)))
-        if f.got.ndim < 2 and t.shape in ((), f.got.shape):
-            quantities = torch.stack([at, 1 - at, before, 1 - before, at / before, 1 - at / before])
-            columns.append(quantities.reshape(6, -1).expand(6, f.got.numel()))
-            ratios.append((f.got / f.want).reshape(-1))
-    if not ratios:
-        return []
-    logs, left = torch.cat(columns, 1).log(), torch.cat(ratios)
-    usable = logs.isfinite().all(0) & left.abs().log().isfinite()
-    logs, left = logs[:, usable], left[usable]
-    if len((1e4 * left).round().unique()) < 5 or len(left.sign().unique()) > 1:
-        return []
-    before = "s" if "s" in exercise.arguments else "{t-1}"
-    step = ["(ᾱ_t/ᾱ_s)", "(1 - ᾱ_t/ᾱ_s)"] if before == "s" else ["α_t", "β_t"]
-    names = ["ᾱ_t", "(1 - ᾱ_t)", f"ᾱ_{before}", f"(1 - ᾱ_{before})", *step]
-    powers = [(k, name, log) for name, log in zip(names, logs, strict=True) for k in (0.5, 1, 2, -0.5, -1, -2)]
-    for made in [*combinations(powers, 1), *combinations(powers, 2)]:
-        rest = left.abs().log() - sum(k * log for k, _, log in made)
-        if rest.max() - rest.min() < 1e-3:
-            number = rest.mean().exp() * left[0].sign()
-            above, below = (" ".join(_power(k, name) for k, name, _ in made if k * side > 0) for side in (1, -1))
-            text = "" if abs(number - 1) < 1e-3 else f"{_number(number)} times "
-            text += f"{above or 1}/{below}" if below else above
-            return [f"{next(iter(failures.values())).subject} is {text} times what it should be."]
-    return []
-
-
-def _power(k: float, name: str) -> str:
-    return {0.5: f"√{name}", 1: name, 2: f"{name}²"}[abs(k)]
-
-
 def weights(exercise: Exercise, failures: dict[int, Comparison]) -> list[str]:
     """For a result that should be a weighted sum of arguments, or a multiple of one plus a number: what is wrong.
 
@@ -154,17 +112,6 @@ def _weigh(exercise: Exercise, got: Tensor, want: Tensor, sizes: Tensor) -> str:
         return f"{'Right mean, wrong variance' if right[0] else 'Right noise, wrong signal'}: {wrong[0]}"
     kept = " and ".join(name for name, ok in zip(names, right, strict=True) if ok)
     return f"{kept[0].upper()}{kept[1:]} {'is' if sum(right) == 1 else 'are'} right, but {', '.join(wrong)}"
-
-
-def one_sided(failures: dict[int, Comparison]) -> list[str]:
-    """That the sign is right where there are both, or that what is wrong always lies on one side."""
-    x, y = (torch.cat([getattr(f, name)[f.wrong] for f in failures.values()]) for name in ("got", "want"))
-    if len(failures) < DIFFERENT or len(y.unique()) < DIFFERENT:
-        return []
-    if len(y) > 7 and y.min() < 0 < y.max() and torch.equal(x.sign(), y.sign()):
-        return ["The sign is right everywhere, the size is not."]
-    side = "large" if (x > y).all() else "small" if (x < y).all() else ""
-    return [f"Wherever it is wrong it is too {side}."] if side else []
 
 
 def _number(value: Tensor) -> str:

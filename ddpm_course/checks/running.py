@@ -44,7 +44,7 @@ class Outcome:
     left: tuple[str, ...] = ()  # settings of the process that are not as they were
     states: dict[str, Any] = field(default_factory=dict)  # of generators and optimizers, after the call
     unused: tuple[str, ...] = ()  # the names of those that are in the state they came in
-    calls: list | None = None  # of the networks and optimizers among the arguments (`calls.noted`), if they are noted
+    calls: list | None = None  # of networks and optimizers that it is given (`calls.noted`), if known
     printed: str = ""
     seconds: float = 0.0  # of computing
 
@@ -71,19 +71,15 @@ def run(
     *,
     bound_to: str | None = None,
     seconds: float = float("inf"),
-    noting: bool = False,
 ) -> Outcome:
     """Call function on a case, in one thread: more are slower on small tensors. Only KeyboardInterrupt gets out.
 
     bound_to: the name that the notebook will have for the function, and that it has during the call
     seconds:  of computing, after which the function is ended
-    noting:   also what it asks of networks and optimizers
     """
     args, before = (_fresh(case.args, schedule_class) for _ in range(2))
     outcome, printed, start = Outcome(), io.StringIO(), time.process_time()
-    given = args
-    if noting:
-        given, outcome.calls = noted(names, args)
+    given, outcome.calls = noted(names, args)
     with untouched(), warnings.catch_warnings(), _bound(function, bound_to), traces() as found:
         warnings.simplefilter("ignore")  # a warning goes to standard error, and nbgrader gives 0 for that
         torch.set_num_threads(1)

@@ -138,13 +138,13 @@ class Catalogue:
         return Entry(entry.id, [filled(way) for way in entry.ways], says, entry.line, entry.accepted)
 
 
-PRAISE = re.compile(r"(?:Right, but|Right(?:, in| for)[^.:]*\.|[^.:,]* (?:is|are) right(?:, but|\.)) ")
+PRAISE = re.compile(r"^(?:Right, but|Right(?:, in| for)[^.:]*\.|[^.:,]* (?:is|are) right(?:, but|\.)) ")
 
 
 def beside(says: str) -> str:
     """What is said of a mistake where there is another one: not that the rest is right."""
-    left = PRAISE.sub("", says, count=1) if PRAISE.match(says) else says
-    return left[:1].upper() + left[1:] if left[1:2] != "_" else left
+    left = PRAISE.sub("", says)
+    return left[:1].upper() + left[1:] if left[:1].isascii() and left[1:2] != "_" else left
 
 
 def _applies(variant: Variant) -> bool:

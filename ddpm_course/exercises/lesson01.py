@@ -10,7 +10,7 @@ from .written import exercise
 
 def range_cases() -> list[Case]:
     levels = torch.arange(256, device="cpu", dtype=torch.float32)
-    wiggle = normal((2, 3, 8, 8), 5).clamp(-1, 1) * 0.48  # not a half
+    wiggle = normal((2, 3, 8, 8), 5).clamp(-1, 1) * 0.495  # not a half
     nearby = (torch.arange(384, device="cpu") * 37 % 256).reshape(2, 3, 8, 8) + wiggle
     beyond = torch.tensor([-3.0, -1.6, -1.21, -1.05, -0.5, 0.25, 0.9, 1.03, 1.3, 1.7, 2.5], device="cpu")
     images = torch.tensor([-1.3, -1.1, 1.1, 1.2, 0.1, 0.7, -2.0, 2.0], device="cpu").reshape(1, 1, 2, 4)
@@ -28,7 +28,6 @@ def range_cases() -> list[Case]:
             "for values above 1": x > 1,
             "where 255 is right": exact.round() >= 255,
             "for values below -1": x < -1,
-            "where some values are outside [-1, 1]": bool((x.abs() > 1).any()),
             "for values that lie between two levels": (exact - exact.round()).abs() > 1e-3,
         }
         cases.append(Case(label, (x,), facts))
@@ -81,13 +80,8 @@ def q_step(schedule, x, t, noise):
 
 
 def chain_cases() -> list[Case]:
-    plan = [
-        (EIGHT, (4, 1, 4, 4)),
-        (FIVE, (1, 3, 4, 5)),
-        (EIGHT, (30,)),
-        (OTHER_EIGHT, (2, 1, 4, 4)),
-        (TWELVE, (2, 3, 5, 5)),
-    ]
+    plan = [(EIGHT, (4, 1, 4, 4)), (FIVE, (1, 3, 4, 5)), (EIGHT, (30,))]
+    plan += [(OTHER_EIGHT, (2, 1, 4, 4)), (TWELVE, (2, 3, 5, 5))]
     cases = []
     for seed, (betas, shape) in enumerate(plan):
         T = len(betas.values)
@@ -96,7 +90,6 @@ def chain_cases() -> list[Case]:
             "at t = 0": t == 0,
             "at t = T": t == T,
             "from t = 2 on": t > 1,
-            "from t = 9 on": t > 8,
             "for a batch of one": shape[0] == 1,
             "for T of more than 8": betas is TWELVE,
             "for another schedule": betas is not EIGHT,
@@ -144,7 +137,6 @@ def variance_cases() -> list[Case]:
             "for tensors": not isinstance(variance, float),
             "where the variance is not 1": variance != 1,
             "where the variance is 0": variance == 0,
-            "where the variance is below 1": variance < 1,
             "where the variance is above 1": variance > 1,
         }
         cases.append(Case(label, (variance, beta), facts))

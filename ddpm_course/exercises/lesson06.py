@@ -71,9 +71,7 @@ def step_facts(betas: Betas, t: Tensor, s: Tensor, kind: str | None) -> dict[str
         "where s = 0": s == 0,
         "where s is more than 0": s > 0,
         'for kind "large" where s = 0': large & (s == 0),
-        'for kind "small" where s is more than 0': ~large & (s > 0),
         "for steps longer than one": t - s > 1,
-        "for single steps, s = t - 1": t - s == 1,
         "for ints": t.ndim == 0,
         "for t and s of shape (B,)": t.ndim > 0,
         "behind the first of a batch": (torch.arange(t.numel(), device="cpu") > 0).reshape(t.shape),
@@ -153,7 +151,6 @@ def posterior_cases() -> list[Case]:
                 "where the batch has as many images as an image has columns": len(shape) == 4 and shape[0] == shape[3],
                 "where the batch has as many images as an image has channels": len(shape) == 4 and shape[0] == shape[1],
                 "for images": len(shape) == 4,
-                "for data that is not images, of shape (B,) or (B, D)": len(shape) < 4,
             }
             label = f"data {shape}, t = {list(t) if many else t}, s = {list(s) if many else s}"
             x0, xt, z = (normal(shape, 300 + 3 * i + j) for j in range(3))
@@ -221,10 +218,8 @@ def probe_with_weights(x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
 
 def loop_cases() -> list[Case]:
     plan = [
-        (EIGHT, (3, 1, 4, 5), list(range(8, -1, -1)), "small"),
-        (EIGHT, (3, 1, 4, 5), list(range(8, -1, -1)), "large"),
-        (EIGHT, (2, 2, 3, 3), [8, 5, 2, 0], "small"),
-        (EIGHT, (2, 2, 3, 3), [8, 5, 2, 0], "large"),
+        *((EIGHT, (3, 1, 4, 5), list(range(8, -1, -1)), kind) for kind in ("small", "large")),
+        *((EIGHT, (2, 2, 3, 3), [8, 5, 2, 0], kind) for kind in ("small", "large")),
         (EIGHT, (2, 1, 3, 3), [8, 4, 1, 0], None),
         (EIGHT, (2, 1, 3, 3), [7, 4, 0], "large"),
         (EIGHT, (5,), [8, 6, 3, 1, 0], "large"),
@@ -244,13 +239,11 @@ def loop_case(net: Callable, betas: Betas, shape: tuple[int, ...], times: list[i
         'for kind "small"': kind != "large",
         "where kind is not given": kind is None,
         "for times with strides": stride,
-        "for times without strides": not stride,
         "where `times` begins below T": times[0] < len(betas.values),
         "for one step from T to 0": len(times) == 2,
         "for more than one step": len(times) > 2,
         "for more than eight steps": len(times) > 9,
         "for data that is not images": len(shape) < 4,
-        "for a batch of one": shape[0] == 1,
         "for a batch of more than one": shape[0] > 1,
         "for a network with weights": net is probe_with_weights,
         "for a schedule with another T": betas in (FIVE, TWELVE),

@@ -4,7 +4,6 @@ lesson08.mistakes."""
 import math
 from collections.abc import Callable
 from functools import partial
-from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -20,16 +19,8 @@ def draw(*shape: int, seed: int, kind: Callable = torch.randn) -> Tensor:
 
 
 def bits_cases() -> list[Case]:
-    plan = [
-        ((1, 28, 28), 4),
-        ((3, 32, 32), 4),
-        ((3, 8, 4), 3),
-        ((5,), 5),
-        ((2, 6), 2),
-        ((1, 4, 9), 1),
-        ((2, 2, 3, 5), 3),
-    ]
-    plan += [((3, 2, 2), None), ((1, 5, 2), None)]
+    plan = [((1, 28, 28), 4), ((3, 32, 32), 4), ((3, 8, 4), 3), ((5,), 5), ((2, 6), 2), ((1, 4, 9), 1)]
+    plan += [((2, 2, 3, 5), 3), ((3, 2, 2), None), ((1, 5, 2), None)]
     cases = []
     for seed, (shape, n) in enumerate(plan):
         nats = (draw(n or 1, seed=seed, kind=torch.rand) * 4 + 0.1) * math.prod(shape)
@@ -117,11 +108,8 @@ def gaussian_cases() -> list[Case]:
         return draw(dim, seed=seed), root @ root.T + 0.1 * torch.eye(dim, dtype=torch.float64) * (rank is None)
 
     plan = [
-        ("D = 1", pair(1, 0), pair(1, 1)),
+        *((f"D = {dim}", pair(dim, seed), pair(dim, seed + 1)) for dim, seed in ((1, 0), (2, 4), (3, 6), (5, 8))),
         ("D = 2, diagonal covariances", pair(2, 2, diagonal=True), pair(2, 3, diagonal=True)),
-        ("D = 2", pair(2, 4), pair(2, 5)),
-        ("D = 3", pair(3, 6), pair(3, 7)),
-        ("D = 5", pair(5, 8), pair(5, 9)),
         ("D = 4, singular covariances", pair(4, 10, rank=2), pair(4, 11, rank=2)),
     ]
     same = pair(3, 12)
@@ -177,10 +165,8 @@ def limit_cases() -> list[Case]:
         distances = limit + slope / n.double() + 0.15 * draw(len(n), seed=seed) * (seed != 7)
         facts = {
             "for two points": len(sizes) == 2,
-            "where the points lie on a line": len(sizes) == 2 or seed == 7,
             "where the points do not lie on a line": len(sizes) > 2 and seed != 7,
             "for more than four points": len(sizes) > 4,
-            "where each size is twice the one before": all(b == 2 * a for a, b in pairwise(sizes)),
             "where the sizes do not grow": sorted(sizes) != list(sizes),
             "where the line ends below 0": seed == 3,
         }
@@ -221,7 +207,6 @@ def image_cases() -> list[Case]:
             "for one sample": shape[0] == 1,
             "for as many samples as training images": shape[0] == m,
             "for images with channels": shape[1] > 1,
-            "for more than ten training images": m > 10,
         }
         given = images(shape)
         squares = (given[:, None].double() - training.double()).square().flatten(2).sum(2)
@@ -231,7 +216,8 @@ def image_cases() -> list[Case]:
     generator = torch.Generator(device="cpu").manual_seed(9)
     training = torch.randint(0, 256, (10, 1, 5, 5), generator=generator, dtype=torch.uint8, device="cpu")
     copies = training[[7, 2, 2, 9]].clone()
-    return [*cases, Case("copies of training images", (copies, training), {"for copies": True})]
+    last = {"where the last training image is the nearest": torch.tensor([False, False, False, True], device="cpu")}
+    return [*cases, Case("copies of training images", (copies, training), {"for copies": True, **last})]
 
 
 @exercise(
@@ -253,12 +239,9 @@ def nearest(samples, training):
 
 def count_cases() -> list[Case]:
     plan = [
-        ((90, 115, 95, 100, 100), (0.2,) * 5),
-        ((12, 40, 30, 18), (0.1, 0.4, 0.3, 0.2)),
-        ((500, 480, 20), (0.5, 0.45, 0.05)),
-        ((0, 37), (0.1, 0.9)),
-        ((7, 11, 5, 4), (0.3, 0.45, 0.2, 0.05)),
-        ((900, 100), (0.5, 0.5)),
+        *(((90, 115, 95, 100, 100), (0.2,) * 5), ((12, 40, 30, 18), (0.1, 0.4, 0.3, 0.2))),
+        *(((500, 480, 20), (0.5, 0.45, 0.05)), ((0, 37), (0.1, 0.9))),
+        *(((7, 11, 5, 4), (0.3, 0.45, 0.2, 0.05)), ((900, 100), (0.5, 0.5))),
         ((103, 88, 121, 99, 95, 110, 71, 108, 104, 101), (0.1, 0.1, 0.11, 0.1, 0.1, 0.1, 0.08, 0.1, 0.11, 0.1)),
     ]
     cases = []
@@ -272,7 +255,6 @@ def count_cases() -> list[Case]:
             "where what is expected is no whole number": (expected - expected.round()).abs() > 1e-6,
             "where there are not 1000 samples": sum(numbers) != 1000,
             "for scores beyond 3": (counts == 20) | (counts == 900) | (numbers == (900, 100)),
-            "for scores beyond 10": numbers == (900, 100),
             "where there are fewer than expected": counts < expected - 1e-6,
         }
         cases.append(Case(f"counts {list(numbers)}", (counts, shares), facts))
