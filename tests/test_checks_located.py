@@ -45,6 +45,8 @@ def test_right_values_that_stand_elsewhere(got, says):
 
 
 def test_what_is_said_of_places_is_true_of_every_case():
+    rows = [failure(WANT.mean(2)), failure(WANT[0, 0].mean(), WANT[0, 0])]
+    assert "the mean of what it should be, over its last axis" in places.elsewhere(rows, [{}, {}], 1e-6)[0]
     assert not places.elsewhere([failure(WANT.flip(0)), failure(2 * WANT)], [{}, {}], 1e-6)
 
 

@@ -24,7 +24,6 @@ CHANGES = {
     "one smaller": lambda x: x - 1,
     "replaced by its mean": lambda x: x.mean().expand_as(x),
     "with its first entry in the place of all": lambda x: x[:1].expand_as(x),
-    "with the batch turned around": lambda x: x.flip(0),
 }
 
 

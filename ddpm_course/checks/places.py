@@ -40,8 +40,9 @@ def _sentences(failure: Comparison, arguments: dict[str, Tensor], tolerance: flo
     for axes in (axes for k in range(want.ndim) for axes in combinations(range(want.ndim), k + 1)):
         for name, reduce in REDUCED.items() if want.numel() else ():
             if any(alike(got, reduce(want, dim=axes, keepdim=keep)) for keep in (False, True)):
-                words = "all values" if len(axes) == want.ndim else f"axis {' and '.join(map(str, axes))}"
-                yield f"{it} is the {name} of what it should be, over {words}."
+                some = "all values" if len(axes) == want.ndim else f"axis {' and '.join(map(str, axes))}"
+                for words in [some, *["its last axis"] * (axes == (want.ndim - 1,))]:
+                    yield f"{it} is the {name} of what it should be, over {words}."
     if got.ndim == want.ndim and got.numel():
         missing = all(a <= b for a, b in zip(got.shape, want.shape, strict=True))
         small, large = (got, want) if missing else (want, got)
