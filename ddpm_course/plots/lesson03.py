@@ -24,7 +24,7 @@ def schedule_curves(schedules: dict[str, Schedule]) -> Figure:
     axes[0].set(title="β", ylim=(-4.8, 0.2))  # logarithms by hand: a logarithmic axis takes a second to draw
     axes[0].set_yticks([-4, -3, -2, -1, 0], ["0.0001", "0.001", "0.01", "0.1", "1"])
     axes[1].set(title="ᾱ", ylim=(-0.03, 1.03))
-    axes[2].set(title="log-SNR", ylim=(-14, 11))
+    axes[2].set(title="log-SNR", ylim=(-21, 11))
     for ax in axes:
         ax.set(xlabel="t / T", xticks=[0, 0.5, 1])
     figure.legend(loc="outside lower center", ncols=max(1, len(schedules)), fontsize=9)
@@ -53,7 +53,7 @@ def shares_below(log_snrs: dict[str, Tensor], window: tuple[float, float]) -> Fi
 def over_t_and_log_snr(
     schedules: dict[str, Schedule], times: Sequence[int], losses: dict[str, Tensor], guess: tuple[Tensor, Tensor]
 ) -> Figure:
-    """The same losses twice: over t, a curve a schedule; over log-SNR, where they share one. `guess` is dashed."""
+    """The same losses twice: over t, one curve per schedule; over log-SNR, where they share one. `guess` is dashed."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(7.5, 3.2), sharey=True)
     for i, (name, schedule) in enumerate(schedules.items()):
         look = {"color": COLORS[i % 7], "marker": MARKERS[i % 7]}
@@ -62,16 +62,16 @@ def over_t_and_log_snr(
         right.scatter(schedule.snr[times].log(), losses[name], s=14, label=name, **look)
     right.plot(*guess, "--", color="black", linewidth=1, label="best straight line")
     left.set(xlabel="t", ylabel="least squared error", ylim=(0, 1.03))
-    right.set(xlabel="log-SNR", xlim=(12, -14))  # noise grows to the right, as it does over t
+    right.set(xlabel="log-SNR", xlim=(-14, 12))
     figure.legend(loc="outside lower center", ncols=5, fontsize=9, markerscale=1.5)
     return finish(
-        figure, "The same losses twice: over t, a curve a schedule; over log-SNR, where they lie on one curve"
+        figure, "The same losses twice: over t, one curve per schedule; over log-SNR, where they lie on one curve"
     )
 
 
 @style()
 def work_and_steps(log_snr: Tensor, work: dict[str, dict[str, Tensor]], log_snrs: dict[str, Tensor]) -> Figure:
-    """Above: how much there is to learn at each log-SNR, a panel a measure. Below: 40 of each schedule's steps."""
+    """Above: how much there is to learn at each log-SNR, one panel per measure. Below: 40 of each schedule's steps."""
     figure, axes = plt.subplots(
         len(work) + 1, 1, figsize=(7.5, 1.6 * len(work) + 1.8), sharex=True, height_ratios=[1] * len(work) + [1.1]
     )
@@ -84,7 +84,7 @@ def work_and_steps(log_snr: Tensor, work: dict[str, dict[str, Tensor]], log_snrs
     for i, values in enumerate(log_snrs.values()):
         chosen = values[torch.linspace(0, len(values) - 1, 40).round().long()]
         axes[-1].plot(chosen, torch.full((40,), -float(i)), "|", color="black", markersize=11)
-    axes[-1].set(xlabel="log-SNR", xlim=(11, -14), ylim=(0.6 - len(log_snrs), 0.6))
+    axes[-1].set(xlabel="log-SNR", xlim=(-14, 11), ylim=(0.6 - len(log_snrs), 0.6))
     axes[-1].set_yticks([-i for i in range(len(log_snrs))], list(log_snrs))
     axes[-1].grid(False)
     return finish(
