@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import scipy.integrate
 import scipy.optimize
+import scipy.special
 import scipy.stats
 import torch
 
@@ -82,6 +83,31 @@ def test_the_gap_of_the_exact_denoiser_shrinks_with_smaller_steps(lesson):
     assert gaps[0] > gaps[1] + 0.05 > gaps[2] + 0.1 > 0.1
 
 
+def test_what_the_fixed_variance_costs_the_exact_denoiser(lesson):
+    """Entropy to bound, by brute force: Bayes' rule on a grid, and the divergence to the model's step at every x_t."""
+    line = lesson.run("divergence", "reverse", "gap-parts")
+    x = np.linspace(-5, 5, 801)  # 0.0125 apart; the narrowest step is 0.03 wide
+    beta = np.linspace(0.001, 0.2, 100)
+    bars = np.concatenate([[1], np.cumprod(1 - beta)])
+
+    def noised(ab):
+        return sum(w * scipy.stats.norm.pdf(x, math.sqrt(ab) * m, math.sqrt(ab * s * s + 1 - ab)) for w, m, s in PEAKS)
+
+    gap = 0.0
+    for t in range(1, 101):
+        std = math.sqrt(beta[t - 1])
+        step = scipy.stats.norm.pdf(x[:, None], math.sqrt(1 - beta[t - 1]) * x, std)  # (x_t, x_{t-1})
+        joint = step * noised(bars[t - 1]) * 0.0125**2
+        here = joint.sum(1)
+        back = joint[here > 1e-12] / here[here > 1e-12, None]  # q(x_{t-1} | x_t)
+        mean = back @ x
+        model = scipy.stats.norm.logpdf(x, mean[:, None], std) + math.log(0.0125)
+        gap += here[here > 1e-12] @ (scipy.special.xlogy(back, back) - back * model).sum(1)
+    assert line["fixed"] == pytest.approx(0.113, abs=1e-3)
+    assert line["single_width"] == pytest.approx(0.046, abs=1e-3)
+    assert gap - line["fixed"] - line["single_width"] == pytest.approx(0.0105, abs=1e-3)  # the shape
+
+
 def test_the_weight_is_half_the_fall_of_the_signal_to_noise_ratio(line):
     """For the small variance it is (SNR(t-1)/SNR(t) - 1)/2. The first fifty steps have 31 % of the large variance's."""
     weight, schedule = line["loss_weight"], linear_schedule(1000)
@@ -94,6 +120,8 @@ def test_the_weight_is_half_the_fall_of_the_signal_to_noise_ratio(line):
     assert math.isinf(weight(schedule, 1)) and math.isfinite(weight(schedule, 1, "large"))
     assert large[:50].sum() / large.sum() == pytest.approx(0.31, abs=0.005)
     assert large[0] / large.min() == pytest.approx(100, rel=0.02)
+    too_large = 1 / (2 * beta**2) / large  # the weight on the squared distance of means, put on the noise
+    assert too_large[[0, -1]] == pytest.approx([1e8, 1.22e5], rel=0.01)
 
 
 @pytest.mark.parametrize(("xt", "t"), [(0.0, 15), (-0.1, 15), (0.3, 30)])

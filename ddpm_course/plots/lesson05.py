@@ -3,10 +3,13 @@
 from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
+import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from .base import COLORS, finish, style
+from ..schedules import Schedule
+from ..toy import Mixture
+from .base import COLORS, DASHES, finish, panels, style
 
 
 @style()
@@ -40,3 +43,42 @@ def bits_against_std(stds: Sequence[float], bits: Sequence[float], marks: dict[s
     ax.set_ylim(0, min(max(bits), 8) * 1.05)
     ax.legend()
     return finish(figure, "L₀ over the standard deviation of the decoder")
+
+
+@style()
+def trained_answers(x: Tensor, trained: dict[str, Tensor], best: dict[str, Tensor]) -> Figure:
+    """For each loss a panel: what a network trained with it answers at x, and the best answer there is."""
+    figure, axes = panels(trained, 2.9, ylabel="answer: the noise", sharey=True)
+    for ax, (name, answers), color in zip(axes, trained.items(), COLORS, strict=False):
+        ax.plot(x, best[name], "k--", linewidth=1.3, label="best answer")
+        ax.plot(x, answers, color=color, linewidth=2, label="trained network")
+        ax.set(xlabel="xₜ at t = 15")
+        ax.legend(loc="upper left", fontsize=8)
+    return finish(figure, "The answers of networks trained with three losses, each beside the best answer for its loss")
+
+
+@style()
+def score_fields(mixture: Mixture, schedule: Schedule, times: Sequence[int], limit: float = 1.6) -> Figure:
+    """The density of x_t in the plane with arrows -E[noise | x_t], along the score; a panel for each t."""
+    figure, axes = panels([f"t = {t}" for t in times], 2.9, ylabel="second coordinate", sharey=True)
+    lines = [torch.linspace(-limit, limit, n, dtype=mixture.means.dtype) for n in (80, 15)]
+    fine, coarse = (torch.cartesian_prod(line, line) for line in lines)  # (n², 2)
+    for ax, t in zip(axes, times, strict=True):
+        density = mixture.noised(schedule, t).log_prob(fine).exp().reshape(80, 80).T
+        ax.contourf(lines[0], lines[0], density, levels=8, cmap="Blues", alpha=0.7)
+        arrows = -mixture.predict_noise(schedule, coarse, t)
+        ax.quiver(*coarse.T, *arrows.T, angles="xy", color="black", width=0.006)
+        ax.set(xlabel="first coordinate", xticks=[-1, 0, 1], yticks=[-1, 0, 1], aspect="equal")
+        ax.grid(False)
+    return finish(figure, "Arrows along the score over the density of x_t: to the middle, to the ring, to single blobs")
+
+
+@style()
+def losses_per_t(times: Sequence[int], losses: dict[str, Tensor], *, ylabel: str, least: float | None = None) -> Figure:
+    """Losses (len(times),) over a logarithmic t; with `least` they are drawn on a logarithmic scale, cut off there."""
+    figure, ax = plt.subplots(figsize=(7.5, 3.6))
+    for (name, values), dash in zip(losses.items(), DASHES, strict=False):
+        ax.plot(times, values if least is None else values.clamp(min=least), linestyle=dash, linewidth=2, label=name)
+    ax.set(xscale="log", xlabel="t", ylabel=ylabel, yscale="log" if least else "linear")
+    figure.legend(loc="outside lower center", ncols=3, fontsize=9)
+    return finish(figure, "The loss at each t")
