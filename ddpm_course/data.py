@@ -1,7 +1,6 @@
 """Images: the bundled ones, data sets from the Hugging Face hub, and your own folder (lessons 00 and 07).
 
-Everything comes back as uint8, (N, C, H, W), with int64 labels. A network sees floats in [-1, 1]: `pixels` goes there
-and back. Pictures are decoded one at a time while they are read, so that only their pixels stay in memory.
+Everything comes back as uint8, (N, C, H, W); pictures are decoded while they are read, and only pixels stay in memory.
 """
 
 import math
@@ -58,21 +57,18 @@ def load_images(
     """Read images and labels.
 
     name:    "bundled" (24,000 Fashion-MNIST images, 4,000 for testing); "fashion_mnist", "mnist", "cifar10" or
-             "celeba" from the Hugging Face hub; or the path of a folder with images, or with Parquet files laid out
-             as the hub's are
+             "celeba" from the Hugging Face hub; or the path of a folder with images, or with Parquet as the hub has it
     split:   "train", "test" or "validation"; a folder that has no splits is "train" as a whole
     size:    crop the largest square in the centre and resize it to this; needed where the images differ in size
     limit:   read this many rows at most (celeba: 10,000 unless given)
-    returns  images (N, C, H, W) uint8 and labels (N,) int64, or None for the labels where the data has none; where
-             some images have a label, those without are left out. For a folder, one line says what was read, and names
-             what was not
+    returns  images (N, C, H, W) uint8, and labels (N,) int64 or None; where some images have a label, those without
+             are left out. For a folder, one line says what was read, and names what was not
     raises   ValueError for an unknown name or split, sizes that differ with no size given, or more pixels than 4 GB
              with no limit given; ConnectionError, in one sentence, if the hub cannot be reached and nothing is cached
 
-    In a folder, the folder right above a picture is its class, and classes are numbered alphabetically over all splits;
-    a metadata.csv with a column of labels counts instead. Folders called train, test and val at the top, or in one
-    folder around them, are splits; one such name alone beside other folders with pictures is one more class.
-    Pictures that lie in no class folder have no labels: None, and never class 0.
+    The folder right above a picture is its class, numbered alphabetically over all splits, unless a metadata.csv has a
+    column of labels; pictures in no class folder have labels None, never class 0. Folders called train, test and val at
+    the top, or in one folder around them, are splits; one such name alone, beside other classes, is a class too.
     """
     size = size if size is None else whole("size", size, 1, LARGEST_SIZE)
     limit = limit if limit is None else whole("limit", limit, 1)
