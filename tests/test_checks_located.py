@@ -181,6 +181,7 @@ def test_calls_are_compared_in_order_and_by_what_is_given():
     right = [("net", (one,)), ("net", (two,))]
     assert "Call 2" in calls.first_wrong([right[0], right[0]], right, 1e-4)[0]
     assert not calls.first_wrong([], [], 1e-4)
+    assert "Every call" in calls.first_wrong([("net.0", (one,))] * 2, [("net.0", (one,))], 1e-4)[0]
 
 
 def test_every_change_of_an_argument_is_another_argument():

@@ -153,7 +153,7 @@ FAULTS = {  # a change to the source's cells or to the notebook, and what is sai
     "not run": (lambda c: c["bar"].update(execution_count=None), "not every code cell was run"),
     "error": (lambda c: shows(c["bar"], "error", ename="E", evalue="v"), "bar: failed with E: v"),
     "widget": (lambda c: shows(c["bar"], data={editions.WIDGET: {"model_id": "1"}}), "widget without its state"),
-    "home": (lambda c: shows(c["bar"], data={"text/plain": "Path('/home/ada/x.png')"}), "path of the machine"),
+    "home": (lambda c: shows(c["bar"], data={"text/plain": "Path('/Users/ada/x.png')"}), "path of the machine"),
     "windows": (lambda c: shows(c["bar"], data={"text/plain": r"in C:\Users\ada"}), "path of the machine"),
     "widget state": (lambda c: c["notebook"].metadata.update(widgets={}), "metadata: 'widgets' left behind"),
     "timings": (lambda c: c["bar"].metadata.update(execution={}), "bar: metadata 'execution' left behind"),

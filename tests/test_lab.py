@@ -24,17 +24,17 @@ def ask(url: str, token: str, path: str) -> tuple[int, str]:
         return error.code, ""
 
 
-OURS = ("ddpm_course.lab", "work/a.ipynb"), "lab/tree/work/a.ipynb", ["@jupyter/nbgrader"]
+OURS = ("ddpm_course.lab", "own/a.ipynb"), "lab/tree/own/a.ipynb", ["@jupyter/nbgrader"]
 AS_IT_COMES = ("jupyterlab",), "lab", []  # the control: it serves what ours lacks
 
 
 @pytest.mark.parametrize("command, page, disabled", [OURS, AS_IT_COMES], ids=["ours", "as it comes"])
 def test_a_learner_sees_nothing_of_nbgrader_and_no_news(tmp_path, command, page, disabled):
-    save(tmp_path / "work" / "a.ipynb", {"cells": [], "metadata": {}, "nbformat": 4, "nbformat_minor": 5})
+    save(tmp_path / "own" / "a.ipynb", {"cells": [], "metadata": {}, "nbformat": 4, "nbformat_minor": 5})
     with server(tmp_path, *command) as there:
         text = ask(*there, page)[1]
         served = {ask(*there, path)[0] for path in ("formgrader", "courses", "assignments", "nbgrader_version")}
-        assert ask(*there, "api/contents/work/a.ipynb")[0] == 200  # the folder it was started in
+        assert ask(*there, "api/contents/own/a.ipynb")[0] == 200  # the folder it was started in
     assert f"/{page}?token=" in (tmp_path / ".log").read_text()
     config = json.loads(re.search(r'<script id="jupyter-config-data"[^>]*>(.*?)</script>', text, re.DOTALL)[1])
     names = {extension["name"] for extension in config["federated_extensions"]}

@@ -46,7 +46,7 @@ def first_wrong(mine: list[Call], right: list[Call], tolerance: float) -> list[s
             return [f"It calls `{name}` {count} times there and should do so {wanted} times."]
     mine, right = ([call for call in calls if call[1]] for calls in (mine, right))
     if len({name for name, _ in right}) == 1:  # a network: its calls have an order
-        wrong = [i for i, (one, other) in enumerate(zip(mine, right, strict=True)) if not alike(one, other)]
+        wrong = [i for i, (one, other) in enumerate(zip(mine, right, strict=False)) if not alike(one, other)]
         if wrong:
             before = ": until then all is right" if wrong[0] else ""
             return [f"Call {wrong[0] + 1} of `{right[0][0]}` is given something else than it should be{before}."]

@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import einops
 import numpy as np
@@ -46,8 +45,8 @@ class Exercise:
     reference:  the course's own function: the right answer, and the stand-in until the student has one
     make_cases: () -> cases; called when they are first needed, so that importing stays light
     first:      what to do first, told to who has not begun
-    linear:     names of two arguments of which the result is a weighted sum, if it is one; or of one, of which it is a
-                multiple plus a number; of a mean and a variance, the mean
+    linear:     names of the arguments of which the result is a weighted sum, if it is one; or of one, of which it is
+                a multiple plus a number; of a mean and a variance, the mean
     sampled:    that sum is a sample: the second weight is its standard deviation
     tolerance:  absolute and relative, on every element
     any_float:  float32 and float64 are both fine as a result
@@ -121,14 +120,27 @@ class Exercise:
         return "".join(lines[: docstring.end_lineno]), "".join(lines[docstring.end_lineno :])
 
 
-def exercise(number: str, cases: Callable[[], list[Case]], **about: Any) -> Callable[[Callable], Callable]:
-    """Make a function the right answer of an exercise of its name: its attribute `exercise` is the record then.
-
-    about: the record's other fields
-    """
+def exercise(
+    number: str,
+    cases: Callable[[], list[Case]],
+    *,
+    first: str,
+    linear: tuple[str, ...] | None = None,
+    sampled: bool = False,
+    tolerance: float = 1e-4,
+    any_float: bool = False,
+    given: type | None = None,
+    aim: Aim | None = None,
+    flows: tuple[str, ...] = (),
+    free: tuple[str, ...] = (),
+) -> Callable[[Callable], Callable]:
+    """Make a function the right answer of an exercise of its name: its attribute `exercise` is the record then."""
 
     def write(function: Callable) -> Callable:
-        function.exercise = Exercise(number, function.__name__, function, cases, **about)
+        function.exercise = Exercise(
+            number, function.__name__, function, cases, first, linear, sampled, tolerance, any_float, given, aim, flows,
+            free,
+        )  # fmt: skip
         return function
 
     return write
