@@ -5,6 +5,7 @@ Nothing is cached: the bundled pictures are read like this on a full or read-onl
 
 import io
 import json
+import mmap
 import posixpath
 from collections.abc import Iterator
 from contextlib import suppress
@@ -38,11 +39,10 @@ def find_tables(files: dict[str, Path], left_out: LeftOut) -> dict[str, list[Tab
         if not name.casefold().endswith(".parquet"):
             continue
         try:
-            with path.open("rb") as file:  # pyarrow cannot open every name itself
-                parquet = pq.ParquetFile(file)
-                image = image_column(parquet.schema_arrow)
-                label = label_column(set(parquet.schema_arrow.names) - {image}, class_columns(parquet.schema_arrow))
-                rows, bomb = parquet.metadata.num_rows, swollen(parquet.metadata, path.stat().st_size)
+            parquet = _open(path)
+            image = image_column(parquet.schema_arrow)
+            label = label_column(set(parquet.schema_arrow.names) - {image}, class_columns(parquet.schema_arrow))
+            rows, bomb = parquet.metadata.num_rows, swollen(parquet.metadata, path.stat().st_size)
         except Exception:  # pyarrow has many kinds
             left_out["no Parquet that can be read"].append(name)
             continue
@@ -135,6 +135,13 @@ def _batches(table: Table, columns: list[str], rows: int) -> Iterator[list[list]
     """The values of these columns, some rows at a time."""
     if not columns:
         return
-    with table.path.open("rb") as file:
-        for batch in pq.ParquetFile(file).iter_batches(rows, columns=columns, use_threads=False):
-            yield [batch[column].to_pylist() for column in columns]
+    for batch in _open(table.path).iter_batches(rows, columns=columns, use_threads=False):
+        yield [batch[column].to_pylist() for column in columns]
+
+
+def _open(path: Path) -> pq.ParquetFile:
+    """Mapped into memory. pyarrow cannot open every name itself, and it reads a file of Python's from threads of its
+    own, which end the process where Python is ending.
+    """
+    with path.open("rb") as file:
+        return pq.ParquetFile(pa.py_buffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)))
