@@ -1,4 +1,4 @@
-"""How good are the samples? Their Fréchet distance, their classes and their nearest neighbours (lessons 00 and 08).
+"""How good are the samples? Their distances, classes and nearest neighbours, and how sure one is (lessons 00 and 08).
 
 The Fréchet distance (Heusel et al., 2017) compares two sets of images by the mean and covariance of a
 network's features. There the network is Inception; here it is the small `classifier` of garments, so the numbers
@@ -6,7 +6,7 @@ compare models of this course with each other, and with nothing else.
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -67,6 +67,41 @@ def frechet_by_size(
         [frechet_distance(a[torch.randperm(len(a), generator=generator)[:n]], b) for _ in range(repeats)] for n in sizes
     ]
     return torch.tensor(curve, dtype=torch.float64)
+
+
+def kernel_distance(samples: Tensor, reference: Tensor) -> float:
+    """Kernel distance between two sets of images, or of their `features`: the KID of Binkowski et al. (2018).
+
+    mean k(x, x') + mean k(y, y') - 2 mean k(x, y) with k(x, y) = (x.y / D + 1)^3, over pairs of *different* items of
+    a set. So its expectation is the same for every number of samples, and 0 for two sets from one distribution: a
+    single value can be negative. All pairs are held at once: N M numbers.
+    raises ValueError with fewer than 2 images in a set, or features of two kinds
+    """
+    a, b = _features("samples", samples), _features("reference", reference)
+    if a.shape[1] != b.shape[1] or min(len(a), len(b)) < 2:
+        raise ValueError(f"each set needs 2 items of one kind, got features {tuple(a.shape)} and {tuple(b.shape)}")
+    within_a, within_b, between = (_kernel(x, y) for x, y in ((a, a), (b, b), (a, b)))
+    within = sum((k.sum() - k.trace()) / (len(k) * (len(k) - 1)) for k in (within_a, within_b))
+    return float(within - 2 * between.mean())
+
+
+def _kernel(a: Tensor, b: Tensor) -> Tensor:
+    """(N, M): of every pair."""
+    return (a @ b.T / a.shape[1] + 1) ** 3
+
+
+def bootstrap(
+    measure: Callable[[Tensor], float], items: Tensor, *, repeats: int = 200, generator: torch.Generator | None = None
+) -> Tensor:
+    """(repeats,) float64: a measure of items drawn anew from the given ones, as many, with replacement (Efron, 1979).
+
+    Their spread tells how far another set of samples would lie from this one. Their centre does not: a distance that is
+    biased by few samples is biased once more by the items that are drawn twice. An interval that takes that out is
+    2 m - q(0.975) ... 2 m - q(0.025), with the measure m of the items as they are and quantiles q of these values.
+    """
+    items, repeats = as_tensor("items", items), whole("repeats", repeats, 1)
+    rows = (torch.randint(len(items), (len(items),), generator=generator) for _ in range(repeats))
+    return torch.tensor([float(measure(items[some.to(items.device)])) for some in rows], dtype=torch.float64)
 
 
 def class_counts(images: Tensor) -> Tensor:
