@@ -103,8 +103,8 @@ def test_an_exercise_and_a_mistake_are_added_as_described(tmp_path):
     assert exercise_faults(editions.read(source)) == []
     for edition, verdict in (("notebooks/solutions", "solved"), ("notebooks", "not attempted yet")):
         built = editions.read(tmp_path / edition / source.name)
-        [check] = [cell for cell in built.cells if cell.id == "check-1-5"]
-        assert f"Exercise 1.5, half_life: {verdict}." in check.outputs[0].data["text/plain"]
+        [check] = [cell for cell in built.cells if cell.id == "check-1-7"]
+        assert f"Exercise 1.7, half_life: {verdict}." in check.outputs[0].data["text/plain"]
     typed = [f"print(checks.half_life.check(lambda beta: {answer}).mistake)" for answer in ANSWERS]
     typed.append("print(checks.next_variance.check(lambda variance, beta: beta * 1.0).mistake)")
     told = there("-c", "\n".join(["import math", "from ddpm_course import checks", *typed]))

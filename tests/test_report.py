@@ -276,7 +276,7 @@ KILLS = "def q_step(schedule, x, t, noise): import os; os.kill(os.getpid(), 9)"
 GREEDY = "def next_variance(variance, beta): return [torch.ones(1 << 26) for _ in range(12)]"  # 3 GB
 DELETED = ["setup", "imports", "ex-1-2", "check-1-1", "check-1-2", "check-1-3", "check-1-4"]
 STUBS = {cell.id: [cell.source] for cell in lessons.read("student", LESSON).code}
-ALL = "1.1", "1.2", "1.3", "1.4"
+ALL = "1.1", "1.2", "1.3", "1.4", "1.5", "1.6"
 STUDENTS = {  # the cells that are not the solved lesson's, and the rows that are not "solved": status, mistake, problem
     "bob": (  # a helper in a cell of its own is there, and a wrong exercise does not spoil the next
         {"ex-1-1": ["def to_uint8(x): return x[0]"], "ex-1-2": [HELPER, DEVIATION], "ex-1-4": ["def next("]},

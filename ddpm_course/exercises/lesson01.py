@@ -1,5 +1,5 @@
-"""The exercises of lesson 01: bytes and back, one step, the whole chain, its variance. What goes wrong in them is in
-lesson01.mistakes."""
+"""The exercises of lesson 01: bytes and back, one step, the whole chain, its variance, a step of one's own, a chain to
+repair. What goes wrong in them is in lesson01.mistakes."""
 
 import torch
 
@@ -37,7 +37,7 @@ def range_cases() -> list[Case]:
 @exercise(
     "1.1",
     range_cases,
-    first="undo x / 127.5 - 1, then think about 1.2 and about 100.7 before you cast with .to(torch.uint8).",
+    first="which byte should each of -1, 0.5 and 1.2 become, and which would a plain cast make of it?",
     tolerance=1e-6,
 )
 def to_uint8(x):
@@ -105,7 +105,7 @@ def chain_cases() -> list[Case]:
 @exercise(
     "1.3",
     chain_cases,
-    first="keep a list that begins with x0; in each step draw noise, call q_step on its last entry, and append.",
+    first="write down for T = 2 how x_1 and x_2 are made. What does step 2 take over from step 1, and what is new?",
 )
 def diffuse(schedule, x0, generator):
     """Run the whole chain, with q_step, and keep every x_t.
@@ -146,7 +146,7 @@ def variance_cases() -> list[Case]:
 @exercise(
     "1.4",
     variance_cases,
-    first="what does multiplying by √(1 - β) do to a variance? And how much does the noise add?",
+    first="a step adds two independent terms. What is the variance of each?",
     linear=("variance",),
     tolerance=1e-5,
 )
@@ -157,3 +157,88 @@ def next_variance(variance, beta):
     returns          a number, or a tensor
     """
     return (1 - beta) * variance + beta
+
+
+def scale_cases() -> list[Case]:
+    pairs = [(0.9, 1.0), (0.8, 0.3437), (-0.6, 2.5137), (0.0, 1.7), (1.0, 4.0), (0.97, 0.0)]
+    factors, variances = torch.tensor([0.3, -0.9, 0.75], device="cpu"), torch.tensor([0.25, 1.0, 3.0], device="cpu")
+    plan = [(f"a = {a}, variance = {v}", a, v) for a, v in pairs]
+    plan += [("a of shape (3,), variance = 1.6", factors, 1.6), ("a = 0.7, variances of shape (3,)", 0.7, variances)]
+    plan += [("tensors of shape (3,)", factors, variances)]
+    cases = []
+    for label, a, variance in plan:
+        numbers = isinstance(a, float) and isinstance(variance, float)
+        facts = {
+            "for numbers": numbers,
+            "for tensors": not numbers,
+            "where the variance is not 1": variance != 1,
+            "where the variance is 0": variance == 0,
+            "where a is negative": a < 0,
+            "where a is 0": a == 0,
+            "where a is 1": a == 1,
+        }
+        cases.append(Case(label, (a, variance), facts))
+    return cases
+
+
+@exercise(
+    "1.5",
+    scale_cases,
+    first="what is the variance after the step, in terms of a, b and the variance before? What must it be equal to?",
+    tolerance=1e-5,
+)
+def noise_scale(a, variance):
+    """The factor b with which the step x_t = a * x_{t-1} + b * noise keeps a variance.
+
+    a:         the factor on the old value, from -1 to 1: a number, or a tensor
+    variance:  what Var x_{t-1} is and Var x_t shall be, 0 or more: a number, or a tensor
+    returns    b, 0 or more: a number for two numbers, else a tensor
+    """
+    left = a**2 * variance
+    missing = variance - left
+    return missing**0.5
+
+
+def repair_cases() -> list[Case]:
+    plan = [([0.9, 0.8, 0.6, 0.95, 0.85], (4, 1, 4, 4), 1.0), ([0.7], (3, 2), 0.3437), ([0.5, -0.8, 0.98], (30,), 2.5)]
+    plan += [([0.6, 0.0, 0.9, 1.0, 0.7], (1, 3, 4, 5), 0.3437), ([0.95] * 12, (2, 3, 5, 5), 1.7)]
+    cases = []
+    for seed, (factors, shape, variance) in enumerate(plan):
+        t = torch.arange(len(factors) + 1, device="cpu").reshape((-1,) + (1,) * len(shape))
+        facts = {
+            "at t = 0": t == 0,
+            "from t = 2 on": t > 1,
+            "for a chain of one step": len(factors) == 1,
+            "for a variance other than 1": variance != 1,
+            "for factors of different size": len(set(factors)) > 1,
+            "for a batch of one": shape[0] == 1,
+            "for data of shape (B,)": len(shape) == 1,
+        }
+        label = f"x0 of shape {shape}, factors {factors}, variance {variance}"
+        cases.append(Case(label, (factors, normal(shape, 80 + seed), variance, Seed(20 + seed)), facts))
+    return cases
+
+
+@exercise(
+    "1.6",
+    repair_cases,
+    first="follow broken_chain by hand through two steps, with the factors 0.9 and 0.8. What goes wrong in the second?",
+)
+def repaired_chain(factors, x0, variance, generator):
+    """broken_chain without its two faults: a chain in which every step keeps the variance.
+
+    factors:    list of T numbers from -1 to 1: what steps 1...T multiply the old value by
+    x0:         (B, ...) clean data
+    variance:   to keep, a number
+    generator:  for the noise: torch.randn(x0.shape, generator=generator), once a step,
+                in the order of the steps
+    returns     (T+1, B, ...) x_0 first, x_T last
+    """
+    x = x0
+    xs = [x]
+    for a in factors:  # was the product of the factors so far
+        noise = torch.randn(x0.shape, generator=generator)  # was drawn once, before the loop
+        b = noise_scale(a, variance)
+        x = a * x + b * noise
+        xs.append(x)
+    return torch.stack(xs)
