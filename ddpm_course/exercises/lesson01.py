@@ -191,7 +191,7 @@ def noise_scale(a, variance):
     """The factor b with which the step x_t = a * x_{t-1} + b * noise keeps a variance.
 
     a:         the factor on the old value, from -1 to 1: a number, or a tensor
-    variance:  what Var x_{t-1} is and Var x_t shall be, 0 or more: a number, or a tensor
+    variance:  of x_{t-1}, and of x_t as well, 0 or more: a number, or a tensor
     returns    b, 0 or more: a number for two numbers, else a tensor
     """
     left = a**2 * variance
