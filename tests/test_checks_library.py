@@ -61,8 +61,9 @@ CELLS = {  # ways to write an answer; tests/test_notebooks.py takes every exerci
         def one():
             return m.cos(pi) ** 2
 
-        def my_merge(a, b, *, power=one()):
-            return (square(a) + square(b)) ** (power / 2) if torch.is_tensor(a) else root(square(a) + square(b))
+        def my_merge(a, b, rho=0.0, *, power=one()):
+            variance = square(a) + square(b) + 2 * rho * a * b
+            return variance ** (power / 2) if torch.is_tensor(a) else root(variance)
 
         merge_noises = my_merge
     """,

@@ -7,7 +7,7 @@ import pytest
 import scipy.stats
 import torch
 
-from ddpm_course.schedules import linear_schedule
+from ddpm_course.schedules import Schedule, linear_schedule
 
 SCHEDULE = linear_schedule(1000)
 PEAKS = [(0.4, -0.6, 0.08), (0.6, 0.5, 0.12)]  # weight, mean, standard deviation of toy.bimodal
@@ -71,7 +71,12 @@ def test_where_the_signal_to_noise_ratio_falls(lesson):
         snr.append(product / (1 - product))
     for ratio, t in ((100, 28), (10, 94), (1, 260), (0.1, 486), (0.01, 675)):
         assert snr[t] <= ratio < snr[t - 1]
-    assert lesson.run("ex-2-5")["equal_t"](SCHEDULE) == 260
+    equal_t = lesson.run("ex-2-5")["equal_t"]
+    assert equal_t(SCHEDULE) == 260
+    few = [1e-4 + (0.02 - 1e-4) * k / 49 for k in range(50)]  # of which the statement of 2.5 says that 0.60 is left
+    assert math.prod(1 - beta for beta in few) == pytest.approx(0.60, abs=0.005)
+    with pytest.raises(ValueError):
+        equal_t(Schedule(torch.tensor(few)))
     turned = {t: math.degrees(math.atan(snr[t] ** -0.5)) for t in (100, 700, 1000)}  # along the circle
     assert turned[100] == pytest.approx(90 / 5, abs=1) and 4 < turned[1000] - turned[700] < 5
     for t, factor in ((100, 0.34), (1000, 157)):  # by which an error in the noise reaches x_0

@@ -97,33 +97,36 @@ def test_what_cannot_be_written_is_a_sentence_and_changes_nothing(tmp_path, caps
     assert list(tmp_path.iterdir()) == [file] and file.read_text() == "mine"
 
 
-MERGE = "return (a * a + b * b) ** 0.5"
+MERGE = "return (a * a + b * b + 2 * a * b * rho) ** 0.5"
 BARS = "return torch.cat([torch.ones_like(betas[:1]), (1 - betas).cumprod(0)])"
 CLOSED = """share = schedule.alpha_bar[t].to(x0.dtype).reshape(-1, *[1] * (x0.ndim - 1))
     return share.sqrt() * x0 + (1 - share).sqrt() * noise"""
 BACK = """share = schedule.alpha_bar[t].to(xt.dtype).reshape(-1, *[1] * (xt.ndim - 1))
     return (xt - (1 - share).sqrt() * noise) / share.sqrt()"""
-EQUAL = "return int((schedule.alpha_bar > 0.5).sum())"
-ALL = {"ex-2-1": MERGE, "ex-2-2": BARS, "ex-2-3": CLOSED, "ex-2-4": BACK, "ex-2-5": EQUAL}
+EQUAL = "return (schedule.alpha_bar <= 0.5).tolist().index(True)"
+BATCH = """t = schedule.sample_t(len(x0), generator=generator)
+    noise = torch.randn(x0.shape, generator=generator)
+    return q_sample(schedule, x0, t, noise), t, noise"""
+ALL = {"ex-2-1": MERGE, "ex-2-2": BARS, "ex-2-3": CLOSED, "ex-2-4": BACK, "ex-2-5": EQUAL, "ex-2-6": BATCH}
 CHATTY = f"print('working')\n    import warnings\n    warnings.warn('look out')\n    {MERGE}"
 VARIANCE = CLOSED.replace("(1 - share).sqrt()", "(1 - share)")
 CLASS = {  # who typed what, the points that each exercise earns, and what stands on their pages
-    "ada": (ALL, [1, 2, 3, 2, 2], []),
-    "ben": ({}, [0, 0, 0, 0, 0], ["Exercise 2.4, predict_x0: not attempted yet."]),
+    "ada": (ALL, [1, 2, 3, 2, 2, 2], []),
+    "ben": ({}, [0, 0, 0, 0, 0, 0], ["Exercise 2.4, predict_x0: not attempted yet."]),
     "cem": (  # the first two wrong, which the lesson builds on: the rest counts all the same
         ALL | {"ex-2-1": "return a + b", "ex-2-2": "return betas.cumprod(0)"},
-        [0, 0, 3, 2, 2],
+        [0, 0, 3, 2, 2, 2],
         ["2.1, merge_noises: not right yet. You add the standard deviations.", "You multiply the betas."],
     ),
     "dee": (  # talking and warning costs nothing; a known mistake; a name that does not exist
         ALL | {"ex-2-1": CHATTY, "ex-2-3": VARIANCE, "ex-2-5": "return first_half(schedule)"},
-        [1, 2, 0, 2, 0],
+        [1, 2, 0, 2, 0, 2],
         ["Exercise 2.3, q_sample: not right yet.", "(lesson 02, 'The closed form')", "NameError"],
     ),
-    "dan": (ALL, [1, 2, 3, 2, 2], []),  # whose cells are `untidy`
+    "dan": (ALL, [1, 2, 3, 2, 2, 2], []),  # whose cells are `untidy`
     "eva": (  # a cell that Python refuses, one exercise left out, an answer that is nearly right
         {"ex-2-1": MERGE, "ex-2-2": "return (", "ex-2-3": CLOSED, "ex-2-5": f"{EQUAL} + 1"},
-        [1, 0, 3, 0, 0],
+        [1, 0, 3, 0, 0, 0],
         ["SyntaxError"],
     ),
 }
@@ -199,7 +202,7 @@ def test_a_class_gets_exactly_its_points(tmp_path):
     for student, (_, points, wanted) in CLASS.items():
         html = (course / "feedback" / student / SECOND / f"{SECOND}.html").read_text(encoding="utf-8")
         told = " ".join(re.sub(r"<[^>]+>", " ", html).split())
-        wanted = [f"Score: {sum(points)}.0 / 10.0", *wanted]
+        wanted = [f"Score: {sum(points)}.0 / 12.0", *wanted]
         assert [text for text in wanted if text not in told] == [] and exported[student] == sum(points)
         assert not re.search(r"checks/\w+\.py", html)
 

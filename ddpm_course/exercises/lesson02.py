@@ -1,22 +1,36 @@
 """The exercises of lesson 02: from the chain to the closed form. What goes wrong in them is in lesson02.mistakes."""
 
-import torch
+from collections.abc import Callable
+from typing import Any
 
-from .cases import EIGHT, FIVE, OTHER_EIGHT, TWELVE, step_cases
-from .records import Betas, Case
+import torch
+from torch import Tensor
+
+from ..schedules import Schedule
+from .cases import EIGHT, FIVE, OTHER_EIGHT, TWELVE, normal, step_cases
+from .records import Betas, Case, Seed
 from .written import exercise
 
 
 def merge_cases() -> list[Case]:
-    numbers = [(0.6, 0.8), (0.3, 0.1), (0.0, 1.5), (0.5, 0.0), (1.2, 1.2), (-0.6, 0.7)]
-    plan = [(f"a = {a}, b = {b}", a, b) for a, b in numbers]
+    plan = [(0.6, 0.8), (0.3, 0.1), (0.0, 1.5), (0.5, 0.0), (1.2, 1.2), (-0.6, 0.7)]
+    plan += [(0.6, 0.8, 0.5), (0.3, 0.9, -0.4), (1.2, 0.5, 0.0), (0.5, 0.7, 1.0), (0.75, 0.75, -1.0), (-0.6, 0.7, 0.3)]
     a, b = torch.tensor([0.6, 0.0, 1.3], device="cpu"), torch.tensor([0.9, 0.7, 0.4], device="cpu")
-    plan += [("tensors of shape (3,)", a, b), ("tensors of shape (3, 1, 1)", a.reshape(3, 1, 1), b.reshape(3, 1, 1))]
+    plan += [(a, b), (a, b, -0.8), (a.reshape(3, 1, 1), b.reshape(3, 1, 1), 0.6)]
     cases = []
-    for label, a, b in plan:
+    for args in plan:
+        a, b, rho = args if len(args) == 3 else (*args, 0.0)
+        given = len(args) == 3
+        shown = f"a = {a}, b = {b}" if isinstance(a, float) else f"tensors of shape {tuple(a.shape)}"
         facts = {
             "for numbers": isinstance(a, float),
             "for tensors": not isinstance(a, float),
+            "where rho is given": given,
+            "where rho is not given": not given,
+            "where rho is not 0": rho != 0,
+            "where rho is negative": rho < 0,
+            "where rho is 1": rho == 1,
+            "where rho is -1": rho == -1,
             "where a and b differ": a != b,
             "where neither is 0": (a != 0) & (b != 0),
             "where a is not 0": a != 0,
@@ -25,22 +39,25 @@ def merge_cases() -> list[Case]:
             "where a is smaller than b": a < b,
             "where a is larger than b": a > b,
         }
-        cases.append(Case(label, (a, b), facts))
+        cases.append(Case(f"{shown}, rho = {rho}" if given else shown, args, facts))
     return cases
 
 
 @exercise(
     "2.1",
     merge_cases,
-    first="what is the variance of a * e1 alone? Variances of independent noises add; the rest follows.",
+    first="expand the square (a e1 + b e2)². Which of its three means changes if e1 and e2 are not independent?",
     tolerance=1e-5,
 )
-def merge_noises(a, b):
-    """The standard deviation of a * e1 + b * e2: e1, e2 independent and standard normal.
+def merge_noises(a, b, rho=0.0):
+    """The standard deviation of a * e1 + b * e2, where e1 and e2 are standard normal.
 
     a, b:    numbers, or tensors of one shape
+    rho:     the correlation of e1 and e2, a number from -1 to 1; 0 if they are independent
+    returns  a number for numbers, a tensor of the same shape for tensors; 0 or more
     """
-    return (a**2 + b**2) ** 0.5
+    variance = a**2 + b**2 + 2 * rho * a * b
+    return variance**0.5
 
 
 def betas_cases() -> list[Case]:
@@ -67,15 +84,14 @@ def betas_cases() -> list[Case]:
 @exercise(
     "2.2",
     betas_cases,
-    first="write down entries 0, 1 and 2 by hand. How does each follow from the one before?",
+    first="write down entries 0, 1 and 2 for the betas 0.1 and 0.2. How does each follow from the one before?",
     tolerance=1e-5,
-    any_float=True,
 )
 def alpha_bars(betas):
     """The share of x_0's variance that is left after t steps, for t = 0...T.
 
     betas:   (T,) variances, the first one for t = 1
-    returns  (T+1,) products of 1 - beta up to t; entry 0 belongs to clean data
+    returns  (T+1,) in the dtype of betas; entry 0 belongs to clean data
     """
     first = betas.new_ones(1)  # no step: everything is left
     alphas = 1 - betas
@@ -86,14 +102,15 @@ def alpha_bars(betas):
 @exercise(
     "2.3",
     lambda: step_cases(first=0),
-    first="write x_t = ... x_0 + ... ε from the closed form, for one int t. Then for t of shape (B,).",
+    first="one image, one int t: which two numbers stand in eq. 4? Then: how many of each does a batch need?",
     linear=("x0", "noise"),
     sampled=True,
 )
 def q_sample(schedule, x0, t, noise):
     """Draw x_t from q(x_t | x_0).
 
-    schedule:  has the table schedule.alpha_bar, (T+1,) in float64
+    schedule:  has the table schedule.alpha_bar, (T+1,) in float64;
+               schedule.at("alpha_bar", t, x0) is its entry t, shaped and typed to multiply x0
     x0:        (B, ...) clean data in float32
     t:         (B,) integers in 0...T, or one int for the whole batch
     noise:     same shape as x0, standard normal
@@ -110,13 +127,14 @@ def q_sample(schedule, x0, t, noise):
 @exercise(
     "2.4",
     lambda: step_cases(first=1),
-    first="write down x_t = √ᾱ_t x_0 + √(1 - ᾱ_t) ε and solve it for x_0. Two operations.",
+    first="what happened to x_0 on its way to x_t, and in which order? Undo it.",
     linear=("xt", "noise"),
 )
 def predict_x0(schedule, xt, t, noise):
     """Recover x_0 from x_t and the noise that is in it: q_sample turned around.
 
-    schedule:  has the table schedule.alpha_bar, (T+1,) in float64
+    schedule:  schedule.q_coefficients(t, xt) are the two factors of eq. 4, shaped and typed to
+               multiply xt; the table schedule.alpha_bar is there too, (T+1,) in float64
     xt:        (B, ...) data at noise level t in float32
     t:         (B,) integers in 1...T, or one int for the whole batch
     noise:     the noise in xt, same shape
@@ -131,6 +149,19 @@ def predict_x0(schedule, xt, t, noise):
     return x0
 
 
+def refusals(function: Callable, schedule: Schedule) -> dict[str, int]:
+    """1 if the function raises ValueError; whatever else it does is 0, and one mistake."""
+    try:
+        function(schedule)
+    except ValueError:
+        return {"number of ValueErrors": 1}
+    except NotImplementedError:  # a stub is no answer
+        raise
+    except Exception:
+        pass
+    return {"number of ValueErrors": 0}
+
+
 def schedule_cases() -> list[Case]:
     ramp = tuple(0.01 + 0.002 * i for i in range(60))
     plan = [
@@ -143,6 +174,8 @@ def schedule_cases() -> list[Case]:
         ((0.1, 0.02, 0.4, 0.1, 0.3, 0.4), 4, "T = 6"),
         ((0.1, 0.15, 0.2, 0.05, 0.6), 5, "T = 5, a large last step"),
         (ramp[::-1], 6, "T = 60, betas falling"),
+        ((0.1, 0.05, 0.08), None, "T = 3, where the noise never catches up"),
+        ((0.2, 0.2, 0.15), None, "T = 3, where the noise nearly catches up"),
     ]
     cases, seen = [], set()
     for betas, t, label in plan:
@@ -152,8 +185,10 @@ def schedule_cases() -> list[Case]:
             "where it is the first step": t == 1,
             "where it is the last step": t == len(betas),
             "for T of more than 60": len(betas) > 60,
+            "where the noise catches up": t is not None,
+            "where the noise does not catch up": t is None,
         }
-        cases.append(Case(label, (Betas(betas),), facts))
+        cases.append(Case(label, (Betas(betas),), facts, use=refusals if t is None else None))
         seen.add(len(betas))
     return cases
 
@@ -161,13 +196,69 @@ def schedule_cases() -> list[Case]:
 @exercise(
     "2.5",
     schedule_cases,
-    first="signal and noise have the variances ᾱ_t and 1 - ᾱ_t. For which ᾱ_t are they equal?",
+    first="what are the two variances at t = 0, and which of them grows? Where is the comparison decided?",
 )
 def equal_t(schedule):
-    """The first t (an int) at which the noise is at least as strong as the signal.
+    """The first t at which the noise is at least as strong as the signal.
 
     schedule:  has the table schedule.alpha_bar, (T+1,): the variance of the signal;
                that of the noise is the rest
+    returns    an int from 1 to T
+    raises     ValueError if the noise is the weaker one up to the end
     """
     stronger = schedule.alpha_bar <= 0.5  # (T+1,) where the noise is
+    if not stronger.any():
+        raise ValueError("the signal is stronger than the noise at every t")
     return int(stronger.nonzero()[0])
+
+
+def batch_cases() -> list[Case]:
+    """Cases (schedule, x_0, generator)."""
+    plan = [(EIGHT, (3, 2, 4, 5)), (EIGHT, (5, 1, 3, 5)), (EIGHT, (4, 1, 4, 5)), (EIGHT, (3, 3, 4, 5))]
+    plan += [(EIGHT, (1, 2, 4, 5)), (EIGHT, (40,)), (EIGHT, (30, 1)), (EIGHT, (2, 3, 4)), (FIVE, (6, 1, 2, 3))]
+    plan += [(OTHER_EIGHT, (7, 1, 3, 3)), (TWELVE, (50, 2))]
+    cases = []
+    for i, (betas, shape) in enumerate(plan):
+        images = len(shape) == 4
+        facts = {
+            "for a batch of one": shape[0] == 1,
+            "where the batch has as many images as an image has columns": images and shape[0] == shape[3],
+            "where the batch has as many images as an image has rows": images and shape[0] == shape[2],
+            "where the batch has as many images as an image has channels": images and shape[0] == shape[1],
+            "for images": images,
+            "for data that is not images": not images,
+            "for another schedule": betas is not EIGHT,
+            "for a schedule with another T": betas in (FIVE, TWELVE),
+        }
+        label = f"{'images' if images else 'data'} {shape}, T = {len(betas.values)}"
+        args = (betas, normal(shape, 200 + i), Seed(i))
+        cases.append(Case(label, args, facts, result=three_parts))
+    return cases
+
+
+def three_parts(args: tuple, value: Any) -> Any:
+    """x_t, t and the noise by name, if these are three tensors."""
+    if isinstance(value, tuple | list) and len(value) == 3 and all(isinstance(part, Tensor) for part in value):
+        return dict(zip(("t", "noise", "x_t"), (value[1], value[2], value[0]), strict=True))
+    return value
+
+
+@exercise(
+    "2.6",
+    batch_cases,
+    first="run broken_batch on 28 garments, and look at x_t one image at a time. Then look at the smallest t.",
+)
+def noised_batch(schedule, x0, generator):
+    """broken_batch without its two faults: each image at a random t of its own.
+
+    schedule:   has T, the table alpha_bar, (T+1,) in float64, and at and q_coefficients
+    x0:         (B, ...) clean data in float32, on the CPU
+    generator:  for everything random: first t, then the noise
+    returns     three tensors: x_t (B, ...) in float32; t (B,) in int64, where each of 1...T is
+                equally likely; and the noise in x_t, standard normal, in the shape of x0
+    """
+    t = torch.randint(1, schedule.T + 1, (len(x0),), generator=generator)  # was from 0 to T - 1
+    noise = torch.randn(x0.shape, generator=generator)
+    signal, sigma = schedule.q_coefficients(t, x0)  # (B, 1, ..., 1); were (B,)
+    xt = signal * x0 + sigma * noise
+    return xt, t, noise
