@@ -52,10 +52,24 @@ class Schedule:
         return self.alpha_bar / (1 - self.alpha_bar)
 
     def sample_t(
-        self, n: int, *, device: torch.device | str = "cpu", generator: torch.Generator | None = None
+        self,
+        n: int,
+        *,
+        around: tuple[float, float] | None = None,
+        device: torch.device | str = "cpu",
+        generator: torch.Generator | None = None,
     ) -> Tensor:
-        """(n,) training steps, uniform over 1…T. The only place where the course draws t."""
-        return torch.randint(1, self.T + 1, (whole("n", n, 0),), device=device, generator=generator)
+        """(n,) training steps in 1…T, the only place where the course draws t.
+
+        around: None draws them uniformly (Ho et al., Algorithm 1); a mean and a deviation make log(t / (T - t)) normal
+                with these, so that most t come from the middle (the logit-normal of Esser et al., 2024, section 3.1)
+        """
+        n = whole("n", n, 0)
+        if around is None:
+            return torch.randint(1, self.T + 1, (n,), device=device, generator=generator)
+        mean, deviation = around
+        share = torch.sigmoid(mean + deviation * torch.randn(n, device=device, generator=generator))  # of T, in (0, 1)
+        return (self.T * share).ceil().long().clamp(1, self.T)
 
     def q_coefficients(self, t: Tensor | int, like: Tensor) -> tuple[Tensor, Tensor]:
         """sqrt(alpha_bar_t) and sqrt(1 - alpha_bar_t), shaped to multiply `like` (Ho et al., eq. 4).

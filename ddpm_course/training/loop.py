@@ -35,6 +35,7 @@ def train(
     batch_size: int = 64,
     lr: float = 4e-3,
     ema_decay: float = 0.995,
+    t_around: tuple[float, float] | None = (-0.6, 1.0),
     label_dropout: float = 0.1,
     kind: str = "l2",
     seed: int = 0,
@@ -54,8 +55,9 @@ def train(
     minutes, steps: one of the two. Minutes are turned into steps by timing the first ones (see `Budget`), and buy
                     training steps alone: what `watch` does comes on top. In fast mode there are a few steps at most.
     batch_size:     images a step, of all processes together; no more than there are
-    lr:             rises over the first 50 steps, then falls along a cosine to 0 at the last
+    lr:             of `Muon`; rises over the first 50 steps, then falls along a cosine to 0 at the last
     ema_decay:      of the moving average of the weights, in [0, 1], see `EMA`
+    t_around:       where most t are drawn, see `Schedule.sample_t`; None for uniform ones, as in the paper
     kind:           of the loss, see `diffusion_loss`
     seed:           of data order, dropped labels, t and noise; not of dropout, nor of the weights net starts with
     device:         where to train; `best_device()` by default
@@ -84,6 +86,9 @@ def train(
     batch_size, report_every = whole("batch_size", batch_size, 1), whole("report_every", report_every, 1)
     number("ema_decay", ema_decay, 0, 1)
     number("label_dropout", label_dropout, 0, 1)
+    if t_around is not None:
+        mean, deviation = t_around
+        t_around = number("the mean of t_around", mean), number("the deviation of t_around", deviation, 0)
     number("save_minutes", save_minutes, 0, math.inf)
     images, labels = _data(net, images, labels)
     team = Team.join(device)
@@ -95,8 +100,9 @@ def train(
     if team.size > 1 and batch_size < 2 * team.size:
         raise ValueError(f"a batch of {batch_size} is too small for {team.size} processes: each needs two images of it")
     settings = dict(
-        batch_size=batch_size, lr=lr, ema_decay=ema_decay, label_dropout=label_dropout, kind=kind, seed=seed
-    )
+        batch_size=batch_size, lr=lr, ema_decay=ema_decay, t_around=t_around, label_dropout=label_dropout, kind=kind,
+        seed=seed,
+    )  # fmt: skip
     about = {}
     if checkpoint is not None:
         about = settings | dict(

@@ -19,6 +19,7 @@ from ..losses import diffusion_loss
 from ..nets import MixedPrecision, data_dtype
 from ..pixels import to_unit_range
 from .devices import Team, mixed_precision
+from .optimizer import Muon
 
 
 class EMA:
@@ -103,11 +104,12 @@ class Training:
         lr: float,
         ema_decay: float,
         seed: int,
+        t_around: tuple[float, float] | None = None,
         label_dropout: float = 0.0,
         kind: str = "l2",
     ):
         self.diffusion, self.team, self.device, self.lr, self.seed = diffusion, team, team.device, lr, seed
-        self.batch_size, self.label_dropout, self.kind = batch_size, label_dropout, kind
+        self.batch_size, self.t_around, self.label_dropout, self.kind = batch_size, t_around, label_dropout, kind
         self.net = net.to(self.device, memory_format=torch.channels_last).train()
         self.dtype = data_dtype(net) or torch.float32
         self.images = images.to(self.device)
@@ -119,8 +121,7 @@ class Training:
         self.place = [self.device] if self.device.type == "cuda" else []  # there may be several GPUs
 
         self.precision = mixed_precision(self.device)
-        # beta_2 = 0.99: a training of minutes gains from second moments that forget the first, wild steps soon
-        self.optimizer = torch.optim.AdamW(net.parameters(), lr=lr, betas=(0.9, 0.99), fused=True)
+        self.optimizer = Muon(net, lr)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == torch.float16)
         shared = net
         if team.size > 1:
@@ -145,7 +146,7 @@ class Training:
             drop = torch.rand(n, device=device, generator=generator)[share] < self.label_dropout
             y = torch.where(drop, self.net.num_classes, self.labels[rows])
         x0 = to_unit_range(self.images[rows]).to(self.dtype)
-        t = self.diffusion.schedule.sample_t(n, device=device, generator=generator)[share]
+        t = self.diffusion.schedule.sample_t(n, around=self.t_around, device=device, generator=generator)[share]
         noise = torch.randn(n, *x0.shape[1:], dtype=self.dtype, device=device, generator=generator)[share]
         losses = diffusion_loss(self.mixed_net, self.diffusion, x0, y, self.kind, t=t, noise=noise)
         loss = losses.sum() / (n / self.team.size)  # the shares' mean is then the batch's, though shares differ in size
