@@ -1,6 +1,7 @@
 """The numbers that lesson 03 states, against truths that the lesson does not compute with."""
 
 import math
+from decimal import Decimal, localcontext
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import scipy.stats
 import torch
 from core import MAKERS
 
+from ddpm_course import checks
 from ddpm_course.data import load_images, to_unit_range
 from ddpm_course.diffusion import q_sample
 from ddpm_course.schedules import Schedule
@@ -21,6 +23,22 @@ def solved(lesson):
     exercises = [f"ex-3-{i}" for i in range(1, 8)]
     cells = ("unevenness", "oracle-loss", "decode")
     return lesson.run(*exercises, *cells, schedules={}, paper=linear)
+
+
+def test_the_function_that_is_to_be_repaired_is_told_that_it_is_as_it_was(lesson):
+    found = lesson.run("found")["found_betas"]
+    assert checks.linear_betas.check(found).mistake == "as_found"
+    lengths = {T: len(found(T)) for T in range(2, 2001)}
+    assert all(n in (T, T + 1) for T, n in lengths.items()) and lengths[27] == 28 and lengths[5] == 5
+
+
+@pytest.mark.parametrize(("alpha_bar", "square"), [(1e-18, 0.25), (3e-12, 0.69), (4e-5, 2.5), (0.6, 0.3)])
+def test_the_prior_term_in_sixty_digits(solved, alpha_bar, square):
+    with localcontext(prec=60):
+        a, m = Decimal(alpha_bar), Decimal(square)
+        bits = (a * m - a - (1 - a).ln()) / (2 * Decimal(2).ln())
+    mine = solved["prior_bits"](torch.tensor(alpha_bar, dtype=torch.float64), square)
+    assert mine == pytest.approx(float(bits), rel=1e-6, abs=0)
 
 
 def test_the_end_of_a_short_chain_can_be_decoded(solved):

@@ -1,4 +1,4 @@
-"""The exercises of lesson 03: schedules as betas and as alpha bars, what they leave of x_0, and one of your own.
+"""The exercises of lesson 03: schedules as betas (one to repair) and as alpha bars, what is left of x_0, one's own.
 
 What goes wrong in them is in lesson03.mistakes. Of 3.7 there is no one right answer: `aim` says what makes one right.
 """
@@ -22,6 +22,7 @@ LENGTHS = (1000, 200, 50, ODD)  # of the chains that a schedule of one's own is 
 
 def beta_cases() -> list[Case]:
     plan = [(10,), (1000,), (300,), (7, 0.1, 0.4), (2, 0.05, 0.3), (25, 0.01, 0.2), (10, 0.003, 0.3), (31, 0.002)]
+    plan += [(27,)]  # for which torch.arange makes one too many of steps of (last - first) / T
     cases = []
     for args in plan:
         t = torch.arange(1, args[0] + 1)
@@ -53,13 +54,13 @@ def steps_case(case: Case) -> Case:
 @exercise(
     "3.1",
     beta_cases,
-    first="write down all five betas for T = 5, first = 0.1, last = 0.5. torch has a function for such a row.",
+    first="write down the five betas that are asked for T = 5, from 0.1 to 0.5. What does found_betas make of them?",
     tolerance=1e-6,
 )
 def linear_betas(T, first=1e-4, last=0.02):
-    """The schedule of Ho et al. (2020), section 4: beta grows by the same amount at each step.
+    """found_betas without its three faults: beta grows by the same amount at each step.
 
-    T:            number of steps
+    T:            number of steps, 2 or more
     first, last:  beta at t = 1 and at t = T, both included
     returns       (T,) float64
     """
@@ -70,13 +71,13 @@ def linear_betas(T, first=1e-4, last=0.02):
 @exercise(
     "3.2",
     beta_cases,
-    first="between which two values does √β run? Space T values evenly between them; then get from √β to β.",
+    first="work out T = 3, from first = 0.01 to last = 0.09, by hand. What is β in the middle? (It isn't 0.05.)",
     tolerance=1e-6,
 )
 def quadratic_betas(T, first=1e-4, last=0.02):
     """The square root of beta grows by the same amount at each step.
 
-    T:            number of steps
+    T:            number of steps, 2 or more
     first, last:  beta (not its root) at t = 1 and at t = T, both included
     returns       (T,) float64
     """
@@ -116,15 +117,15 @@ def digits_case(case: Case, entries: slice, says: str, use: Callable) -> Case:
 @exercise(
     "3.3",
     cosine_cases,
-    first="compute f(t) for all t = 0...T at once, from torch.arange(T + 1). What is f(0), and where does it go?",
+    first="draw a road from 0 to 1 + s. Where on it is t = 0, and where are t = 1 and t = T? Which angles are these?",
     tolerance=1e-6,
 )
 def cosine_alpha_bars(T, s=0.008):
-    """The schedule of Nichol and Dhariwal (2021), eq. 17: what share of the signal is left.
+    """The schedule of Nichol and Dhariwal (2021), eq. 17: a multiple of a squared cosine.
 
-    T:       number of steps
-    s:       the offset
-    returns  (T+1,) float64: alpha_bar for t = 0...T, which is f(t) / f(0)
+    T:       number of steps, 1 or more
+    s:       the offset, 0 or more
+    returns  (T+1,) float64: alpha_bar for t = 0...T, from exactly 1 to 0 (but for rounding)
     """
     t = torch.arange(T + 1, dtype=torch.float64)
     share = (t / T + s) / (1 + s)
@@ -163,7 +164,12 @@ def table_cases() -> list[Case]:
         cases.append(Case(label, (table, *largest), facts))
     betas = slice(0, 3)
     says = "a million times β_t for t = 1, 2, 3"
-    return [*cases, digits_case(cases[4], betas, says, lambda function, table: 1e6 * function(table)[betas])]
+    cases.append(digits_case(cases[4], betas, says, lambda function, table: 1e6 * function(table)[betas]))
+    for *largest, table in [([1, 0.5, 0, 0, 0],), (0.6, [1, 0.3, 0.2, 0, 0])]:
+        table = torch.tensor(table, dtype=torch.float64)
+        facts = {"where nothing was left before the step": table[:-1] == 0}
+        cases.append(Case("a table that stays at 0", (table, *largest), facts, gpu=True))  # not asked for at first
+    return cases
 
 
 def products(betas: tuple[float, ...]) -> Tensor:
@@ -173,19 +179,19 @@ def products(betas: tuple[float, ...]) -> Tensor:
 @exercise(
     "3.4",
     table_cases,
-    first="ᾱ_t = (1 - β_t) ᾱ_{t-1}. Solve it for β_t; which two pieces of the table are ᾱ_t and ᾱ_{t-1} for all t?",
+    first="work out by hand the betas of the table 1, 0.5, 0.1, 0, 0, for largest = 0.999. Which step has no answer?",
     tolerance=1e-6,
     any_float=True,
 )
 def betas_from_alpha_bars(alpha_bars, largest=0.999):
     """The steps of a schedule that is given by its alpha bars.
 
-    alpha_bars:  (T+1,) falling from 1, for t = 0...T
-    largest:     no beta is larger than this
-    returns      (T,) beta for t = 1...T
+    alpha_bars:  (T+1,) float64, for t = 0...T: falling from 1; once it is 0 it stays there
+    largest:     between 0 and 1: no beta is larger
+    returns      (T,) float64: beta for t = 1...T, and `largest` where nothing was left before the step
     """
-    kept = alpha_bars[1:] / alpha_bars[:-1]  # what each step keeps
-    betas = 1 - kept
+    kept = alpha_bars[1:] / alpha_bars[:-1]  # what each step keeps; 0 / 0, which is NaN, where nothing was left
+    betas = 1 - torch.where(kept.isnan(), 0, kept)
     return betas.clamp(max=largest)
 
 
@@ -200,25 +206,35 @@ def prior_cases() -> list[Case]:
         args = (torch.tensor(alpha_bar, dtype=torch.float64, device="cpu"), float(square))
         cases.append(Case(f"ᾱ_T = {alpha_bar}, mean square {square}", args, facts))
     says = "a million times the bits"
-    return [*cases, digits_case(cases[-1], slice(None), says, lambda function, *args: 1e6 * function(*args))]
+    cases.append(digits_case(cases[-1], slice(None), says, lambda function, *args: 1e6 * function(*args)))
+    return [*cases, *(tiny_case(*row) for row in [(3e-12, 0.69), (1e-18, 0.25), (1e-18, 2.5), (0.0, 0.5)])]
+
+
+def tiny_case(alpha_bar: float, square: float) -> Case:
+    """A case in which the whole formula, as it stands on paper, has few digits left or none, and may fall below 0."""
+    use = lambda function, *args: 1e18 * function(*args)  # noqa: E731
+    args = (torch.tensor(alpha_bar, dtype=torch.float64, device="cpu"), square)
+    label = f"ᾱ_T = {alpha_bar:g}, mean square {square}, 10^18 times the bits"
+    phrases = "in digits that float32 does not hold", "for an ᾱ_T so small that 1 - ᾱ_T loses it"
+    return Case(label, args, dict.fromkeys(phrases, alpha_bar > 0), use=use, gpu=True)
 
 
 @exercise(
     "3.5",
     prior_cases,
-    first="what are the mean and the variance of one coordinate of x_T, given x_0? Put them into the KL divergence.",
+    first="what are the mean and the variance of one coordinate of x_T, given x_0? Which differs between coordinates?",
     tolerance=1e-6,
 )
 def prior_bits(alpha_bar_T, mean_square):
     """L_T: how far q(x_T | x_0) is from N(0, I), in bits per dimension.
 
-    alpha_bar_T:  the last entry of schedule.alpha_bar, a float64 tensor without axes
+    alpha_bar_T:  the last entry of schedule.alpha_bar, 0 or more and below 1: a float64 tensor without axes
     mean_square:  a number, the average of x_0² over the coordinates of the data
-    returns       a number
+    returns       a number (a float, or a tensor without axes) with six right digits, for alpha_bar_T = 1e-18 too
     """
     square = alpha_bar_T * mean_square  # of the mean of x_T
     excess = -alpha_bar_T  # the variance of x_T less 1; as 1 - ᾱ - 1 it would lose a tiny ᾱ
-    log_variance = math.log1p(-alpha_bar_T)  # ln(1 - ᾱ), exact where ᾱ is tiny
+    log_variance = math.log1p(-alpha_bar_T)  # log(1 - ᾱ), exact where ᾱ is tiny
     nats = 0.5 * (square + excess - log_variance)
     return float(nats / math.log(2))
 
@@ -241,15 +257,16 @@ def length_cases() -> list[Case]:
 @exercise(
     "3.6",
     length_cases,
-    first="make the T linear betas, multiply them by 1000/T, and look at the largest for T = 10.",
+    first="add up linear_betas(1000) and linear_betas(200). How do the two sums differ? Then look at T = 10.",
     tolerance=1e-6,
     free=("T",),
 )
 def rescaled_betas(T):
     """The linear betas for any T, scaled to destroy as much signal as 1000 steps do.
 
-    T:       number of steps
-    returns  (T,) float64, from 0.0001 to 0.02 times 1000 / T, and none above 0.999
+    T:       number of steps, 2 or more
+    returns  (T,) float64: linear_betas(T) times one factor, so that they add up to what linear_betas(1000) do;
+             then 0.999 in the place of each that is larger
     """
     linear = torch.linspace(1e-4, 0.02, T, dtype=torch.float64)
     scaled = linear * 1000 / T
@@ -320,7 +337,7 @@ def score(alpha_bars: Tensor, case: Case) -> str | None:
 @exercise(
     "3.7",
     lambda: [Case(f"T = {T}", (T,)) for T in LENGTHS],
-    first="which log-SNR should step 1 have, and which step T? Space the rest evenly and turn log-SNR into ᾱ.",
+    first="look again at the scores of the four, and at what `unevenness` sorts. What would have to be even for D = 0?",
     tolerance=1e-6,
     aim=Aim(is_table, fault, score),
     free=("T",),
