@@ -17,7 +17,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,7 @@ PARTS = (
 T = 1000
 BATCH = 64
 LR = 4e-3
+T_AROUND = 0.4, 1.3  # as `train` draws t, but for the factor alpha_bar in the error of the noise, made up for here
 SAVE_MINUTES = 1.0
 FAST_STEPS = 3
 REAL = 24_000  # training images that are bundled
@@ -138,7 +139,7 @@ def run(
     images, _ = load_images(limit=1000 if fast_mode() else None)
     code = hashlib.sha256(path.read_bytes()).hexdigest()[:12] if path.is_file() else "the course's"
     # minutes as they were given, which is how states that exist are called
-    about = dict(functions=code, minutes=minutes, widths=widths, seed=seed, images=digest(images))
+    about = dict(functions=code, minutes=minutes, widths=widths, seed=seed, t_around=T_AROUND, images=digest(images))
     trained = train_with(my, net, schedule, images, budget, seed, checkpoint, about)
     drawn = draw(my, trained.ema.net, schedule, samples, steps, seed)
 
@@ -206,6 +207,21 @@ def _works(exercise: Exercise, function: Any, schedule_class: type) -> bool:
     return library.verdict_on(asked, function, schedule_class).solved
 
 
+class AnswersNoise(nn.Module):
+    """Lets a network learn v and answers with the noise that follows from it, which the student's functions ask for.
+
+    noise = sqrt(1 - alpha_bar) x_t + sqrt(alpha_bar) v (Salimans and Ho, 2022, section 4). The best answer at large t,
+    nearly x_t itself, need then not be learned. The error of the noise is alpha_bar times that of v.
+    """
+
+    def __init__(self, net: nn.Module, schedule: Any):
+        super().__init__()
+        self.net, self.diffusion = net, GaussianDiffusion(schedule, predicts="v")
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        return self.diffusion.decode(self.net(x, t), x, t)[1]
+
+
 class StudentTraining(Training):
     """The training of the course, with the student's functions in a step: data, batches, average and state are shared.
 
@@ -217,7 +233,9 @@ class StudentTraining(Training):
             net, GaussianDiffusion(schedule), images, None, Team(device), batch_size=BATCH, lr=LR, ema_decay=0.995,
             seed=seed,
         )  # fmt: skip
-        self.my = my
+        self.my, self.answering = my, AnswersNoise(net, schedule)
+        self.schedule = copy.copy(schedule)  # the student's loop asks it for t
+        self.schedule.sample_t = partial(Schedule.sample_t, schedule, around=T_AROUND)
         # Wherever the student's code calls the optimizer: gradients are clipped before it, the average moves after it.
         self.optimizer.register_step_pre_hook(self._clip)
         self.optimizer.register_step_post_hook(lambda *_: self.run.ema.update(net))
@@ -230,7 +248,7 @@ class StudentTraining(Training):
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         x0 = self.my["to_model_range"](self.images[next(self.batches)])
-        losses = self.my["training_loop"](self.net, self.diffusion.schedule, self.optimizer, [x0], self.generator)
+        losses = self.my["training_loop"](self.answering, self.schedule, self.optimizer, [x0], self.generator)
         loss = torch.as_tensor(losses[0], dtype=torch.float32, device=self.device)
         self.run.unread.append(loss.detach().reshape(()))
         self.run.step += 1
@@ -291,6 +309,7 @@ def draw(my: dict[str, Any], net: nn.Module, schedule, n: int, steps: int, seed:
     They are drawn where the network is; if the functions fail there, on the CPU, where the network then stays.
     """
     net.eval()
+    answering = AnswersNoise(net, schedule)
 
     def on(device: torch.device) -> Tensor:
         net.to(device)
@@ -298,7 +317,7 @@ def draw(my: dict[str, Any], net: nn.Module, schedule, n: int, steps: int, seed:
         made = []
         for size in [min(chunk, n - start) for start in range(0, n, chunk)]:
             x_T = torch.randn(size, 1, 28, 28, device=device, generator=generator)
-            made.append(my["ancestral_loop"](net, schedule, x_T, spaced_timesteps(T, steps), generator).cpu())
+            made.append(my["ancestral_loop"](answering, schedule, x_T, spaced_timesteps(T, steps), generator).cpu())
         return torch.cat(made)
 
     return _where_it_works(on, device_of(net), "sampling")
@@ -310,7 +329,7 @@ def hand_in(result: Result, folder: str | Path = ".") -> None:
     scores = {name: round(value, 3) for name, value in result.scores.items()}
     facts |= {"samples": len(result.images), "frechet_distance": scores, "quality": result.quality}
     folder, picture = Path(os.path.expanduser(folder)), io.BytesIO()
-    title = f"Fréchet distance {result.distance:.1f} after {result.steps:,} steps"
+    title = f"Drawn by {colab.LIBRARY}: Fréchet distance {result.distance:.1f} after {result.steps:,} steps of training"
     with style():
         show_images(result.images[:50], columns=10, title=title).savefig(picture, format="png", bbox_inches="tight")
     write_atomically(folder / "capstone.json", json.dumps(facts, indent=2) + "\n")
