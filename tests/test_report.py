@@ -303,7 +303,7 @@ STUDENTS = {  # the cells that are not the solved lesson's, and the rows that ar
     "patcher": (
         {"ex-1-1": [SUBCLASS], "ex-1-2": [PATCHER], "ex-1-3": [READER + COURSE.source("ex-1-3")], "ex-1-4": [TABLE]},
         {"1.1": ("wrong", "", "shape"), "1.2": ("wrong", "", "values"), "1.4": ("wrong", "", "other inputs")}
-        | {"1.3": ("solved", "", "uses the course")},
+        | dict.fromkeys(["1.3", "1.5", "1.6"], ("solved", "", "uses the course")),  # all that runs below its import
     ),
     # what a student saw solved is: a stub that was copied below; a check's line in the cell; two answers in one cell
     "merged": (
