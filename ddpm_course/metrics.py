@@ -95,9 +95,8 @@ def bootstrap(
 ) -> Tensor:
     """(repeats,) float64: a measure of items drawn anew from the given ones, as many, with replacement (Efron, 1979).
 
-    Their spread tells how far another set of samples would lie from this one. Their centre does not: a distance that is
-    biased by few samples is biased once more by the items that are drawn twice. An interval that takes that out is
-    2 m - q(0.975) ... 2 m - q(0.025), with the measure m of the items as they are and quantiles q of these values.
+    Their standard deviation tells how far another set of samples would lie from this one. Their mean is of no use:
+    items that are drawn twice add to a distance the bias that few samples have.
     """
     items, repeats = as_tensor("items", items), whole("repeats", repeats, 1)
     rows = (torch.randint(len(items), (len(items),), generator=generator) for _ in range(repeats))

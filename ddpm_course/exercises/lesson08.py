@@ -1,5 +1,7 @@
-"""The exercises of lesson 08: bits, Fréchet distances, nearest neighbours and counts. What goes wrong in them is in
-lesson08.mistakes."""
+"""The exercises of lesson 08: bits, Fréchet distances, neighbours, counts, and a precision to repair.
+
+What goes wrong in them is in lesson08.mistakes.
+"""
 
 import math
 from collections.abc import Callable
@@ -19,10 +21,11 @@ def draw(*shape: int, seed: int, kind: Callable = torch.randn) -> Tensor:
 
 
 def bits_cases() -> list[Case]:
-    plan = [((1, 28, 28), 4), ((3, 32, 32), 4), ((3, 8, 4), 3), ((5,), 5), ((2, 6), 2), ((1, 4, 9), 1)]
-    plan += [((2, 2, 3, 5), 3), ((3, 2, 2), None), ((1, 5, 2), None)]
+    plan = [((1, 28, 28), 4, None), ((3, 32, 32), 4, None), ((3, 8, 4), 3, None), ((5,), 5, None), ((2, 6), 2, None)]
+    plan += [((1, 4, 9), 1, None), ((2, 2, 3, 5), 3, None), ((3, 2, 2), None, None), ((1, 5, 2), None, 0.3)]
+    plan += [((1, 28, 28), 3, 2 / 255), ((3, 8, 4), 2, 1 / 256), ((2, 3), 4, 1.7), ((6,), 1, 0.05)]
     cases = []
-    for seed, (shape, n) in enumerate(plan):
+    for seed, (shape, n, width) in enumerate(plan):
         nats = (draw(n or 1, seed=seed, kind=torch.rand) * 4 + 0.1) * math.prod(shape)
         facts = {
             "for items with more than one channel": len(shape) > 2 and shape[0] > 1,
@@ -30,29 +33,37 @@ def bits_cases() -> list[Case]:
             "for data that is not images": len(shape) != 3,
             "for one number": n is None,
             "for more than one item": n is not None and n > 1,
+            "where a width is given": width is not None,
+            "where the width is below 1": width is not None and width < 1,
         }
-        label = "one number" if n is None else f"nats of shape ({n},)"
-        cases.append(Case(f"{label}, items of shape {shape}", (nats.item() if n is None else nats, shape), facts))
+        label = f"{'one number' if n is None else f'nats of shape ({n},)'}, items of shape {shape}"
+        label += f", width {width:.3g}" if width else ""
+        given = (nats.item() if n is None else nats, shape, width)
+        cases.append(Case(label, given if width else given[:2], facts))
     return cases
 
 
 @exercise(
     "8.1",
     bits_cases,
-    first="an image of 784 values costs 784 ln 2 nats. How many bits is that for each value? (One.)",
+    first="leave width at 1 to begin with, and look at the formula above: which two numbers stand below the bar?",
     tolerance=1e-5,
     any_float=True,
 )
-def bits_per_dimension(nats, shape):
-    """Bits per dimension from nats.
+def bits_per_dimension(nats, shape, width=1.0):
+    """Bits per dimension from nats: of probabilities, or of a density over values with levels.
 
     nats:    (B,) -ln p(x_0) of each whole image, or one number
     shape:   of one image, (C, H, W), or of other data
+    width:   1 where p is a probability. Where p is a density: the distance from one level of
+             a value to the next. The probability of a level is the density times this width
     returns  bits for each of the image's values, in the shape of nats
     """
     values = math.prod(shape)
+    per_value = nats / values
     bit = math.log(2)  # in nats
-    return nats / (values * bit)
+    bin_width = math.log(width)  # a density's only: 0 for probabilities
+    return (per_value - bin_width) / bit
 
 
 def drop_cases() -> list[Case]:
@@ -81,7 +92,7 @@ def drop_cases() -> list[Case]:
 @exercise(
     "8.2",
     drop_cases,
-    first="make a table of SNR = ᾱ / (1 - ᾱ) for all t. Which two of its entries does step t need?",
+    first="read the line for L_{t-1} once more: from which t to which does the SNR drop, and in which unit is it?",
     linear=("error",),
     tolerance=1e-5,
     any_float=True,
@@ -123,7 +134,7 @@ def gaussian_cases() -> list[Case]:
         apart, equal = bool((mean1 != mean2).any()), torch.equal(cov1, cov2)
         facts = {
             "for covariances that are not diagonal": bool((cov1 - cov1.diag().diag()).any()),
-            "for covariances with eigenvalues 0": "singular" in label,
+            "for covariances with eigenvalues 0, which rounding can put just below 0": "singular" in label,
             "where the means differ": apart,
             "where the covariances differ": not equal,
             "where the two Gaussians are the same": equal and not apart,
@@ -145,8 +156,9 @@ def frechet_of_gaussians(mean1, cov1, mean2, cov2):
     """The squared Frechet distance of N(mean1, cov1) and N(mean2, cov2).
 
     mean1, mean2:  (D,) float64
-    cov1, cov2:    (D, D) float64, symmetric, with no negative eigenvalues
-    returns        a number
+    cov1, cov2:    (D, D) float64, symmetric. No eigenvalue is negative, but some may be 0, and
+                   rounding may make them -1e-17
+    returns        a number: a float, or a tensor of shape ()
     """
     values, vectors = torch.linalg.eigh(cov1)
     root = vectors * values.clamp(min=0).sqrt() @ vectors.T
@@ -161,9 +173,9 @@ def limit_cases() -> list[Case]:
     plan += [(400, 100, 1000, 150), (90, 130, 310, 2000, 70), (110, 240, 700)]
     cases = []
     for seed, sizes in enumerate(plan):
-        n = torch.tensor(sizes, device="cpu")
+        n = torch.tensor(sizes, device="cpu", dtype=torch.float64)
         limit, slope = (1.5 + seed, 90.0) if seed != 3 else (0.0, 150.0)
-        distances = limit + slope / n.double() + 0.15 * draw(len(n), seed=seed) * (seed != 7)
+        distances = limit + slope / n + 0.15 * draw(len(n), seed=seed) * (seed != 7)
         facts = {
             "for two points": len(sizes) == 2,
             "where the points do not lie on a line": len(sizes) > 2 and seed != 7,
@@ -177,18 +189,19 @@ def limit_cases() -> list[Case]:
 @exercise(
     "8.4",
     limit_cases,
-    first="make x = 1 / sizes. Which straight line in x fits the distances, and what is it at x = 0?",
+    first="sketch the distances of three sizes, over n and then over 1/n. Over which do they lie on a line?",
     tolerance=1e-4,
     any_float=True,
 )
 def frechet_limit(sizes, distances):
     """The Frechet distance that infinitely many samples would have.
 
-    sizes:      (K,) numbers of samples, integers
+    sizes:      (K,) float64, numbers of samples, K >= 2
     distances:  (K,) float64, the distances measured with them
-    returns     the limit: d in the line d + c / n that fits best (least squares)
+    returns     a number, the limit: d in the line d + c / n that fits best (least squares);
+                below 0 if that is where the line ends
     """
-    x = 1 / sizes.double()
+    x = 1 / sizes
     line = torch.stack([torch.ones_like(x), x], dim=1)  # (K, 2)
     constant, slope = torch.linalg.lstsq(line, distances[:, None]).solution[:, 0]
     return constant.item()
@@ -223,7 +236,7 @@ def image_cases() -> list[Case]:
 @exercise(
     "8.5",
     image_cases,
-    first="take one sample. Make it float, subtract it from all training images, square, sum over an image's pixels.",
+    first="take two pixels by hand, 200 and 210. What is their squared difference, and what does uint8 make of it?",
 )
 def nearest(samples, training):
     """Which training image is nearest to each sample: least sum of squared differences.
@@ -279,3 +292,62 @@ def count_scores(counts, shares):
     expected = n * shares
     deviation = (n * shares * (1 - shares)).sqrt()
     return (counts - expected) / deviation
+
+
+def ball_cases() -> list[Case]:
+    plan = [((90, 4), 40, 3, 2.0), ((60, 8), 60, 2, 1.5), ((40, 2), 30, 1, 1.2), ((80, 16), 60, 5, 1.5)]
+    plan += [((1, 4), 20, 3, 0.8), ((50, 64), 45, 4, 0.9)]
+    cases = []
+    for seed, ((n, dim), m, k, spread) in enumerate(plan):
+        wide = 10 ** (1.5 * draw(m, 1, seed=seed + 40, kind=torch.rand) - 1)  # crowds in small balls, few in large ones
+        reference = draw(m, dim, seed=seed) * wide
+        samples = draw(n, dim, seed=seed + 20) * spread
+        sorted_distances = torch.cdist(reference, reference).sort(1).values
+        if seed in (1, 3):  # most samples lie near the rim of some ball
+            rows = torch.arange(n, device="cpu") % m
+            share = 0.5 + 0.6 * draw(n, 1, seed=seed + 65, kind=torch.rand)
+            samples = reference[rows] + share * sorted_distances[rows, k : k + 1] * samples / samples.norm(
+                dim=1, keepdim=True
+            )
+        if seed == 3:
+            samples[:4] = 0.999 * reference[5:9]
+        if seed == 5:  # some lie where a ball ends, or would end if the second of two alike were left out
+            reference[3:7] = reference[11:15]
+            ends = torch.cdist(reference[3:7], reference).sort(1).values[:, k : k + 2].mean(1, keepdim=True)
+            samples[:4] = reference[3:7] - ends * reference[3:7] / reference[3:7].norm(dim=1, keepdim=True)
+        apart = torch.cdist(samples, reference)
+        radius = torch.cdist(reference, reference).sort(1).values[:, k]
+        facts = {
+            "for k = 1": k == 1,
+            "for as many samples as reference items": n == m,
+            "for one sample": n == 1,
+            "where reference items come twice": seed == 5,
+            "for samples very near a reference item": apart.amin(1) < 0.01,
+            "where the ball of the nearest reference item does not hold the sample": (
+                apart.amin(1) > radius[apart.argmin(1)]
+            ),
+            "for samples in no ball": (apart > radius).all(1),
+        }
+        cases.append(Case(f"samples ({n}, {dim}), reference ({m}, {dim}), k = {k}", (samples, reference, k), facts))
+    return cases
+
+
+@exercise(
+    "8.7",
+    ball_cases,
+    first="copy broken_inside into this cell. On paper, draw five points, and for k = 1 the ball around one of them.",
+)
+def inside_balls(samples, reference, k):
+    """broken_inside without its three faults: which samples lie in a ball around a real one.
+
+    samples:    (N, D) features, float64
+    reference:  (M, D) features. The ball around each item reaches to the k-th nearest of the
+                *other* items; one that comes twice is its own neighbour at distance 0
+    k:          an int, 1 <= k < M
+    returns     (N,) bool: True for each sample inside at least one of the M balls
+    """
+    among = torch.cdist(reference, reference)  # (M, M)
+    near = among.topk(k + 1, largest=False).values  # each item itself, and k others
+    radius = near[:, -1]  # (M,)
+    apart = torch.cdist(samples, reference)  # (N, M)
+    return (apart <= radius).any(1)

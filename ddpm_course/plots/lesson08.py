@@ -12,17 +12,27 @@ from .base import COLORS, DASHES, MARKERS, finish, panels, style
 
 
 @style()
-def rate_and_distortion(terms: Tensor, times: Sequence[int], spent: Sequence[float], off: Sequence[float]) -> Figure:
-    """Left: what every step costs, terms (T+1,). Right: how far the estimate of x_0 is off after so many bits."""
+def rate_and_distortion(
+    terms: Tensor, times: Sequence[int], spent: Sequence[float], off: Sequence[float], plain: int = 50
+) -> Figure:
+    """Left: what every step costs, terms (T+1,). Right: how far the estimate of x_0 is off after so many bits.
+
+    times: of the points on the right, falling; the last, 0, is x_0 itself. From `plain` on nothing changes to the eye
+    """
     figure, (left, right) = plt.subplots(1, 2, figsize=(7.5, 3.3))
-    left.loglog(torch.arange(2, len(terms)), terms[2:], drawstyle="steps-mid", linewidth=1.8)
+    left.loglog(torch.arange(1, len(terms)), terms[1:], drawstyle="steps-mid", linewidth=1.8)
     left.set(xlabel="t", ylabel="bits per dimension", title="one step")
+    right.axvspan(spent[list(times).index(plain)], spent[-1], color="black", alpha=0.08, linewidth=0)
+    right.text(
+        (spent[-1] + spent[list(times).index(plain)]) / 2, 0.5 * max(off), "no change\nthat you see", ha="center"
+    )
     right.plot(spent, off, "o-", linewidth=1.8, markersize=5)
     for t, x, y in zip(times, spent, off, strict=True):
-        if t in (800, 600, 400, 200, 50, 10, 2):
-            right.annotate(f"t = {t}", (x, y), (7, 4), textcoords="offset points", fontsize=9)
+        if t in (800, 600, 400, 200, 50, 10, 2, 0):
+            name, shift = (f"t = {t}", (7, 4)) if t else ("x_0", (-9, 8))
+            right.annotate(name, (x, y), shift, textcoords="offset points", fontsize=9)
     right.set(xlabel="bits per dimension so far", ylabel="x̂₀ off by (grey levels)", title="the message")
-    right.set(ylim=(0, None), xlim=(None, 1.12 * max(spent)))
+    right.set(ylim=(0, None), xlim=(None, 1.05 * max(spent)))
     return finish(figure, "Left, what every step costs; right, how far the estimate of x_0 is off after so many bits")
 
 
@@ -57,14 +67,17 @@ def bias_curves(n: Tensor, curves: dict[str, Tensor], limits: dict[str, float]) 
         ends = torch.tensor([0, x.max()])
         right.plot(ends, limits[name] + slope * ends, linestyle=dashes, color=color, linewidth=1.2)
         right.plot(x, curve, mark, color=color)
-        right.annotate(f"{limits[name]:.2f}", (0, limits[name]), (4, 8), textcoords="offset points", color=color)
+        right.plot(0, limits[name], mark, color=color, fillstyle="none", markersize=9, clip_on=False)
+        right.annotate(f"{limits[name]:.2f}", (0, limits[name]), (8, 10), textcoords="offset points", color=color)
     left.loglog(n, curves["real"][0] * n[0] / n, "k:", linewidth=1, label="∝ 1/n")
-    left.set(xlabel="number of samples n", ylabel="Fréchet distance")
+    left.set(xlabel="number of samples n", ylabel="Fréchet distance", title="both axes logarithmic")
     left.minorticks_off()
-    left.set_xticks(n.tolist(), [str(size) for size in n.tolist()], fontsize=9)
-    left.legend()
+    marks = [mark for mark in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50) if left.get_ylim()[0] <= mark <= left.get_ylim()[1]]
+    left.set_yticks(marks, [f"{mark:g}" for mark in marks])
+    left.set_xticks(n.tolist(), [f"{size:.0f}" for size in n.tolist()], fontsize=9)
+    left.legend(loc="center right", bbox_to_anchor=(1, 0.65))
     right.locator_params(axis="x", nbins=5)
-    right.set(xlabel="1/n", xlim=(-0.0004, None), ylim=(min(0, *limits.values()), None))
+    right.set(xlabel="1/n", xlim=(0, None), ylim=(min(0, *limits.values()), None), title="lines, to infinitely many")
     told = ", ".join(f"{name} {limit:.2f}" for name, limit in limits.items())
     return finish(
         figure, f"Fréchet distances over the number of samples and over its inverse, where lines end at: {told}"
@@ -73,16 +86,19 @@ def bias_curves(n: Tensor, curves: dict[str, Tensor], limits: dict[str, float]) 
 
 @style()
 def class_bars(counts: dict[str, Tensor], shares: Tensor, names: Sequence[str]) -> Figure:
-    """Counts for each class, one row of bars a set, over the band of two standard deviations that chance allows."""
-    where = torch.arange(len(names))
-    figure, axes = plt.subplots(len(counts), 1, figsize=(7.5, 1.9 * len(counts) + 0.6), sharex=True, squeeze=False)
-    for ax, (name, count), color in zip(axes[:, 0], counts.items(), COLORS, strict=False):
-        n = count.sum()
-        expected, chance = n * shares, 2 * (n * shares * (1 - shares)).sqrt()
-        ax.bar(where, count, 0.62, color=color, alpha=0.75)
-        ax.bar(where, 2 * chance, 0.9, bottom=expected - chance, color="black", alpha=0.22, linewidth=0)
-        ax.set_ylabel("images")
-        ax.set_title(name, fontsize=10)
-        ax.grid(axis="x", visible=False)
-    axes[-1, 0].set_xticks(where, names, rotation=25, ha="right", fontsize=9)
-    return finish(figure, f"Images of each class ({', '.join(names)}), bars over the grey band that chance allows")
+    """Counts for each class as markers, one kind for each set, beside bars of the two deviations that chance allows.
+
+    The sets are of one size.
+    """
+    where, n = torch.arange(len(names)), next(iter(counts.values())).sum()
+    expected, chance = n * shares, 2 * (n * shares * (1 - shares)).sqrt()
+    figure, ax = plt.subplots(figsize=(7.5, 3.4))
+    ax.bar(where, 2 * chance, 0.8, bottom=expected - chance, color="#c9c7c2", label="chance, ± 2 deviations")
+    for i, (name, count) in enumerate(counts.items()):
+        aside = where + 0.36 * (i - (len(counts) - 1) / 2)
+        ax.plot(aside, count, MARKERS[i], color=COLORS[i], markersize=7, label=name)
+    ax.set(ylabel=f"images of {n:,}", ylim=(-4, None))
+    ax.grid(axis="x", visible=False)
+    ax.set_xticks(where, names, rotation=25, ha="right", fontsize=9)
+    ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=1 + len(counts), frameon=False)
+    return finish(figure, f"Images of each class ({', '.join(names)}), markers beside the bars that chance allows")
