@@ -4,8 +4,10 @@ repair. What goes wrong in them is in lesson01.mistakes."""
 import torch
 
 from .cases import EIGHT, FIVE, OTHER_EIGHT, TWELVE, normal, on_gpu, step_cases
-from .records import Case, Seed
+from .records import Betas, Case, Seed
 from .written import exercise
+
+THOUSAND = Betas(tuple(torch.linspace(1e-4, 0.02, 1000, device="cpu", dtype=torch.float64).tolist()))  # the paper's
 
 
 def range_cases() -> list[Case]:
@@ -81,7 +83,7 @@ def q_step(schedule, x, t, noise):
 
 def chain_cases() -> list[Case]:
     plan = [(EIGHT, (4, 1, 4, 4)), (FIVE, (1, 3, 4, 5)), (EIGHT, (30,))]
-    plan += [(OTHER_EIGHT, (2, 1, 4, 4)), (TWELVE, (2, 3, 5, 5))]
+    plan += [(OTHER_EIGHT, (2, 1, 4, 4)), (TWELVE, (2, 3, 5, 5)), (THOUSAND, (20,))]
     cases = []
     for seed, (betas, shape) in enumerate(plan):
         T = len(betas.values)
@@ -91,11 +93,12 @@ def chain_cases() -> list[Case]:
             "at t = T": t == T,
             "from t = 2 on": t > 1,
             "for a batch of one": shape[0] == 1,
-            "for T of more than 8": betas is TWELVE,
+            "for T of more than 8": T > 8,
+            "for a thousand steps": betas is THOUSAND,
             "for another schedule": betas is not EIGHT,
             "for images": len(shape) == 4,
             "for data of shape (B,)": len(shape) == 1,
-            "for a schedule with another T": betas in (FIVE, TWELVE),
+            "for a schedule with another T": T != 8,
             "for another schedule of the same T": betas is OTHER_EIGHT,
         }
         cases.append(Case(f"x0 of shape {shape}, T = {T}", (betas, normal(shape, 50 + seed), Seed(seed)), facts))
@@ -110,7 +113,7 @@ def chain_cases() -> list[Case]:
 def diffuse(schedule, x0, generator):
     """Run the whole chain, with q_step, and keep every x_t.
 
-    schedule:   steps t = 1...schedule.T
+    schedule:   steps t = 1...schedule.T, of which there may be a thousand and more
     x0:         (B, ...) clean data
     generator:  for the noise: torch.randn(x0.shape, generator=generator), once a step,
                 in the order t = 1...T
