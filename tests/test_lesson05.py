@@ -23,7 +23,7 @@ PEAKS = [(0.4, -0.6, 0.08), (0.6, 0.5, 0.12)]  # weight, mean, standard deviatio
 @pytest.fixture(scope="module")
 def line(lesson) -> dict:
     """The lesson's one-dimensional world, with all solved exercises that it leans on."""
-    exercises = ("ex-5-1", "ex-5-2", "ex-5-3", "ex-5-4", "ex-5-5", "ex-5-6")
+    exercises = ("ex-5-1", "kl-nats", "ex-5-2", "ex-5-3", "ex-5-4", "ex-5-5", "ex-5-6")
     return lesson.run("divergence", "reverse", "bound", "jensen", "bound-table", "backwards", *exercises, "by-terms")
 
 
@@ -122,6 +122,33 @@ def test_the_weight_is_half_the_fall_of_the_signal_to_noise_ratio(line):
     assert large[0] / large.min() == pytest.approx(100, rel=0.02)
     too_large = 1 / (2 * beta**2) / large  # the weight on the squared distance of means, put on the noise
     assert too_large[[0, -1]] == pytest.approx([1e8, 1.22e5], rel=0.01)
+
+
+def test_the_bounds_behind_simple_losses(lesson):
+    """Which variances make the weights of eq. 12 those of a target, and their constant C, by densities on a grid."""
+    beta = np.linspace(1e-4, 0.02, 1000)
+    bars = np.cumprod(1 - beta)
+    tilde = beta[1:] * (1 - bars[:-1]) / (1 - bars[1:])
+    made = lesson.run(
+        "ex-5-1", "ex-5-2", "ex-5-4", "ex-5-9", "weighting-figure", "guess-times", "design-figure", "design-cost",
+        paper=linear_schedule(1000),
+    )  # fmt: skip
+    wanted = {"ε": np.ones(1000), "x₀": 1 / bars - 1, "v": 1 / bars}
+    costs = {"ε": 99.1, "x₀": 4444.3, "v": 3956.1}
+    z = np.linspace(-12, 12, 4001)
+    p = scipy.stats.norm.pdf(z) * (z[1] - z[0])
+    for (name, weights), sigma2 in zip(wanted.items(), made["variances"].values(), strict=True):
+        sigma2 = sigma2.numpy()
+        bound = beta**2 / (2 * sigma2 * (1 - beta) * (1 - bars))
+        assert np.ptp(bound / weights) < 1e-9 * (bound / weights).mean()  # one common factor
+        assert (sigma2 / beta).min() == pytest.approx(1, rel=1e-12)
+        ratio = sigma2[1:] / tilde  # x = std of the posterior * z
+        C = p @ (-(z[:, None] ** 2) / 2 + z[:, None] ** 2 / (2 * ratio) + np.log(ratio) / 2) / math.log(2)
+        assert C.sum() == pytest.approx(costs[name], abs=0.06)
+        assert f"costs {costs[name]:7.1f} bits per pixel" in made["printed"]
+    assert "costs     0.5 bits" in made["printed"] and "L_simple: 101 times" in made["printed"]
+    assert "scores 0 of 1" in made["printed"]  # with no guess
+    assert "scores 1 of 1" in lesson.run("design-figure", **(made | {"guess_times": 60}))["printed"]
 
 
 @pytest.mark.parametrize(("xt", "t"), [(0.0, 15), (-0.1, 15), (0.3, 30)])

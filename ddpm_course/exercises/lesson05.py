@@ -3,6 +3,7 @@
 What goes wrong in them is in lesson05.mistakes.
 """
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..diffusion import q_sample
-from .cases import EIGHT, FIVE, IMAGES, OTHER_EIGHT, _step_case, normal, step_cases
+from .cases import EIGHT, FIVE, IMAGES, OTHER_EIGHT, TWELVE, _step_case, normal, step_cases
 from .cases05 import LONG, loop_cases, training_cases
 from .records import Case
 from .written import exercise
@@ -39,27 +40,30 @@ def kl_cases() -> list[Case]:
     cases = []
     for label, m1, v1, m2, v2 in plan:
         facts = {"where the means differ": m1 != m2, "where the variances differ": v1 != v2}
-        facts |= {"where variance1 is not 1": v1 != 1, "where variance2 is not 1": v2 != 1}
+        facts |= {"where log_variance1 is not 0": v1 != 1, "where log_variance2 is not 0": v2 != 1}
         facts |= {"for shapes that broadcast": m1.shape != v1.shape, "for tiny variances": v1 is tiny[0]}
-        cases.append(Case(label, (m1, v1, m2, v2), facts))
+        cases.append(Case(label, (m1, v1.log(), m2, v2.log()), facts))
     return cases
 
 
 @exercise(
     "5.1",
     kl_cases,
-    first="for two equal Gaussians every term must cancel. Which three terms are in the formula, and which -1?",
+    first="two Gaussians that are equal. Which terms of the formula are not 0 then, and what takes their sum to 0?",
     any_float=True,
 )
-def gaussian_kl(mean1, variance1, mean2, variance2):
-    """KL(N(mean1, variance1) || N(mean2, variance2)) in nats, for each element.
+def gaussian_kl(mean1, log_variance1, mean2, log_variance2):
+    """KL(N(mean1, v1) || N(mean2, v2)) in bits, for each element.
 
-    mean1, variance1, mean2, variance2: tensors of one shape, or of shapes that broadcast to one
+    mean1, mean2:  tensors
+    log_variance1, log_variance2:  tensors, the natural logarithms of the variances v1 and v2
+    returns        one divergence for each element, in the shape that the four broadcast to
     """
-    logarithm = torch.log(variance2 / variance1)
-    ratio = variance1 / variance2
-    distance = (mean1 - mean2) ** 2 / variance2
-    return 0.5 * (logarithm + ratio + distance - 1)
+    logarithm = log_variance2 - log_variance1
+    ratio = torch.exp(log_variance1 - log_variance2)
+    distance = (mean1 - mean2) ** 2 * torch.exp(-log_variance2)
+    nats = 0.5 * (logarithm + ratio + distance - 1)
+    return nats / math.log(2)
 
 
 def mean_and_variance(args: tuple, value: Any) -> Any:
@@ -100,56 +104,68 @@ def posterior_cases() -> list[Case]:
 @exercise(
     "5.2",
     posterior_cases,
-    first="read ᾱ_{t-1}, ᾱ_t, α_t and β_t from the tables, then write eq. 7. At t = 1 the mean must be x_0 itself.",
+    first="t = 1. What must the mean and the variance be there, and what does eq. 7 give for ᾱ_0 = 1?",
     linear=("x0", "xt"),
 )
 def posterior(schedule, x0, xt, t):
     """Mean and variance of q(x_{t-1} | x_t, x_0).
 
-    schedule:  has the tables beta, alpha and alpha_bar, (T+1,) each, in float64
+    schedule:  schedule.at(name, t, x0) is entry t of "beta", "alpha" or "alpha_bar", shaped to
+               multiply x0, (B, 1, ..., 1), and on its device; schedule.q_coefficients(t, x0) is
+               sqrt(alpha_bar_t) and sqrt(1 - alpha_bar_t) in the same shape. Both know t = 0
     x0, xt:    (B, ...) clean data, and the same data at noise level t, in float32
     t:         (B,) integers in 1...T, or one int for the whole batch
     returns    mean (B, ...) in float32, on the device of x0; variance (B, 1, ..., 1), or
                any shape that broadcasts to the mean
     """
-    column = (-1,) + (1,) * (x0.ndim - 1)  # (B, 1, ..., 1)
-    t = torch.as_tensor(t).cpu()  # the tables are on the CPU
-    beta = schedule.beta[t]
-    alpha = schedule.alpha[t]
-    ab = schedule.alpha_bar[t]
-    ab_before = schedule.alpha_bar[t - 1]
-    on_x0 = ab_before.sqrt() * beta / (1 - ab)
-    on_xt = alpha.sqrt() * (1 - ab_before) / (1 - ab)
-    variance = beta * (1 - ab_before) / (1 - ab)
-    weights = (on_x0, on_xt, variance)
-    on_x0, on_xt, variance = (w.reshape(column).to(x0.dtype).to(x0.device) for w in weights)
+    beta = schedule.at("beta", t, x0)
+    alpha = schedule.at("alpha", t, x0)
+    _, sigma = schedule.q_coefficients(t, x0)  # its square keeps digits that 1 - alpha_bar loses in float32
+    signal_before, sigma_before = schedule.q_coefficients(t - 1, x0)
+    on_x0 = signal_before * beta / sigma**2
+    on_xt = alpha.sqrt() * sigma_before**2 / sigma**2
+    variance = beta * sigma_before**2 / sigma**2
     return on_x0 * x0 + on_xt * xt, variance
+
+
+def noise_cases() -> list[Case]:
+    """`back_cases` without clipping, and some of them with it; there the noise is larger, so that it shows."""
+    cases = back_cases()
+    for case in (*cases[:5], *cases[10:14]):
+        schedule, xt, t, noise = case.args
+        args = (schedule, xt, t, 2 * noise, True)
+        cases.append(replace(case, label=f"{case.label}, clip=True", args=args, facts={**case.facts, CLIPPED: True}))
+    return cases
+
+
+CLIPPED = "for clip=True"
 
 
 @exercise(
     "5.3",
-    back_cases,
-    first="take β_t/√(1 - ᾱ_t) ε from x_t, then undo one step's shrinking.",
+    noise_cases,
+    first="eq. 11 has no x_0 in it that could be clipped. Which formula for the same mean has?",
     linear=("xt", "noise"),
 )
-def mean_from_noise(schedule, xt, t, noise):
-    """The mean of q(x_{t-1} | x_t, x_0), from x_t and the noise in it.
+def mean_from_noise(schedule, xt, t, noise, clip=False):
+    """The mean of q(x_{t-1} | x_t, x_0), where x_0 is what xt and the noise in it say.
 
-    schedule:  has the tables beta, alpha and alpha_bar, (T+1,) each, in float64
+    schedule:  has at(name, t, xt) and q_coefficients(t, xt), as in posterior
     xt:        (B, ...) data at noise level t in float32
     t:         (B,) integers in 1...T, or one int for the whole batch
     noise:     the noise in xt, or a guess at it; same shape
+    clip:      True: that x_0 is clipped to [-1, 1], the range of images, before it is used
     returns    (B, ...) in float32, on the device of xt
     """
-    column = (-1,) + (1,) * (xt.ndim - 1)  # (B, 1, ..., 1)
-    t = torch.as_tensor(t).cpu()  # the tables are on the CPU
-    beta = schedule.beta[t]
-    alpha = schedule.alpha[t]
-    ab = schedule.alpha_bar[t]
+    signal, sigma = schedule.q_coefficients(t, xt)
+    if clip:
+        x0 = (xt - sigma * noise) / signal
+        mean, _ = posterior(schedule, x0.clamp(-1, 1), xt, t)
+        return mean
+    beta = schedule.at("beta", t, xt)
+    alpha = schedule.at("alpha", t, xt)
     shrinking = alpha.sqrt()
-    share = beta / (1 - ab).sqrt()  # of the noise, which one step back takes away
-    weights = (shrinking, share)
-    shrinking, share = (w.reshape(column).to(xt.dtype).to(xt.device) for w in weights)
+    share = beta / sigma  # of the noise, which one step back takes away
     return (xt - share * noise) / shrinking
 
 
@@ -185,15 +201,15 @@ def as_number(args: tuple, value: Any) -> Any:
 @exercise(
     "5.4",
     weight_cases,
-    first="which σ² does each name stand for? Compute that, then put it into eq. 12.",
+    first="the two variances that the paper allows. By what factor do they differ, and where in eq. 12 does it show?",
     any_float=True,
 )
 def loss_weight(schedule, t, variance="small"):
     """The weight on the squared error of the noise in L_{t-1}.
 
     schedule:  has the tables beta, alpha and alpha_bar, (T+1,) each, in float64
-    t:         (B,) integers, or one int: 1...T for "large", 2...T for "small"
-    variance:  "small" is the variance of the posterior, "large" is beta_t
+    t:         (B,) integers on the CPU, or one int: 1...T for "large", 2...T for "small"
+    variance:  sigma_t²: "small" is the variance of the posterior, "large" is beta_t
     returns    (B,), or one number for an int
     """
     beta = schedule.beta[t]
@@ -208,39 +224,44 @@ def loss_weight(schedule, t, variance="small"):
 
 def loss_cases() -> list[Case]:
     shapes = [IMAGES, (5, 1, 3, 3), (6, 2), (8,)]
-    plan = [((2, 3, 5, 4), None), ((1, 1), None)]
+    plan = [((2, 3, 5, 4),), ((1, 1),)]
     plan += [(shape, kind) for kind in ("l2", "l1", "huber") for shape in shapes]
+    plan += [(IMAGES, "huber", 0.3), ((5, 1, 3, 3), "huber", 1.7), ((9, 2), "huber", 0.6), ((6, 2), "l2", 0.3)]
     cases = []
-    for seed, (shape, kind) in enumerate(plan):
+    for seed, (shape, *more) in enumerate(plan):
+        kind, delta = (*more, None, None)[:2]
         facts = {f'for kind="{name}"': kind == name for name in ("l1", "huber")}
         facts |= {'for kind="l2"': kind in (None, "l2"), "where no kind is named": kind is None}
-        facts |= {"for a single element": shape == (1, 1)}
+        facts |= {"for a single element": shape == (1, 1), "where delta is not 1": delta is not None}
         noise, predicted = normal(shape, 50 + 2 * seed), normal(shape, 51 + 2 * seed)
-        label = f"shape {shape}, {f'kind {kind}' if kind else 'no kind named'}"
-        args = (noise, predicted, *([kind] if kind else []))
-        cases.append(Case(label, args, facts))
+        said = f"kind {kind}" if kind else "no kind named"
+        label = f"shape {shape}, {said}" + (f", delta = {delta}" if delta else "")
+        cases.append(Case(label, (noise, predicted, *more), facts))
     return cases
 
 
 @exercise(
     "5.5",
     loss_cases,
-    first="d = predicted - noise. Write the l2 case, then the other two, and take the mean over everything.",
+    first="the point where |d| = delta. Which value and which slope does d²/2 have there?",
     flows=("predicted",),
 )
-def simple_loss(noise, predicted, kind="l2"):
+def simple_loss(noise, predicted, kind="l2", delta=1.0):
     """How far the predicted noise is from the true one: the mean over all elements.
 
-    noise, predicted: (B, ...) tensors
+    noise, predicted: (B, ...) tensors; d is their difference
     kind:     "l2":    d²
               "l1":    |d|
-              "huber": d²/2 where |d| < 1, |d| - 1/2 elsewhere
-    returns   one number, a tensor of shape ()
+              "huber": d²/2 where |d| < delta; beyond it, the straight line in |d| that goes on
+                       from there with the same value and the same slope
+    delta:    a number above 0, of which only "huber" takes notice
+    returns   one number, a tensor of shape () through which gradients reach predicted
     """
     d = predicted - noise
     l2 = d**2
     l1 = d.abs()
-    huber = torch.where(d.abs() < 1, 0.5 * d**2, d.abs() - 0.5)
+    line = delta * (d.abs() - 0.5 * delta)
+    huber = torch.where(d.abs() < delta, 0.5 * d**2, line)
     distance = {"l2": l2, "l1": l1, "huber": huber}[kind]
     return distance.mean()
 
@@ -255,15 +276,17 @@ def levels(shape: tuple[int, ...], seed: int) -> Tensor:
 
 def pixel_cases() -> list[Case]:
     plan = [(IMAGES, 0.05), (IMAGES, 0.15), ((3, 1, 4, 4), (0.004, 0.05, 0.2))]
-    plan += [((12,), 0.2), ((4, 3), 0.1), ((5, 2), 1.0)]
+    plan += [((12,), 0.2), ((4, 3), 0.1), ((5, 2), 1.0), ((3, 4), 0.02)]
     cases = []
     for seed, (shape, std) in enumerate(plan):
         x0 = levels(shape, seed)
-        many, far = not isinstance(std, float), shape == (4, 3)
+        many, far, beyond = not isinstance(std, float), shape == (4, 3), shape == (3, 4)
         value = _tensor(*std).reshape(-1, *[1] * (len(shape) - 1)) if many else std
         distance = normal(shape, 30 + seed).clamp(-2, 2)  # no bin so unlikely that float32 loses its digits
         if far or std == 1:  # such bins, then, in float64
             x0, distance = x0.double(), (5 * distance.sign() if far else distance).double()
+        if beyond:
+            distance = 20 * distance.sign()
         inside, next_to_end = x0.abs() < 0.999, (x0.abs() - 253 / 255).abs() < 0.001
         narrow = inside & (torch.as_tensor(value, device="cpu") < 2 / 255)
         facts = {
@@ -274,7 +297,8 @@ def pixel_cases() -> list[Case]:
             "where std is less than a bin's width and x_0 neither -1 nor 1": narrow,
             "for std of shape (B, 1, 1, 1)": many,
             "where std is not 1": std != 1,
-            "where x_0 is five standard deviations from the mean": far,
+            "where x_0 is five standard deviations or more from the mean": far or beyond,
+            "where the probability is below 1e-12": beyond,
         }
         label = f"x_0 of shape {shape}, std = {'of shape (3, 1, 1, 1)' if many else std}"
         cases.append(Case(label, (x0, x0 + value * distance, value), facts))
@@ -284,7 +308,7 @@ def pixel_cases() -> list[Case]:
 @exercise(
     "5.6",
     pixel_cases,
-    first="torch.special.ndtr(z) is the probability below z standard deviations. What is that of an interval?",
+    first="a single bin, from its lower edge to its upper one. How far is each from the mean, in standard deviations?",
     tolerance=2e-5,
     any_float=True,
 )
@@ -296,7 +320,7 @@ def discretised_log_likelihood(x0, mean, std):
     x0:       (B, ...) image values, levels k / 127.5 - 1 for k = 0...255
     mean:     (B, ...) where the Gaussian is centred
     std:      its standard deviation: a number, or a tensor that broadcasts to x0
-    returns   (B, ...) in nats
+    returns   (B, ...) in nats, finite everywhere: a probability below 1e-12 counts as 1e-12
     """
     x0, mean = x0.double(), mean.double()  # far out in the tails float32 has few digits left
     half = 1 / 255
@@ -313,12 +337,12 @@ def discretised_log_likelihood(x0, mean, std):
 @exercise(
     "5.7",
     training_cases,
-    first="x_t from q_sample, the network's prediction at (x_t, t), simple_loss. Then zero_grad, backward, step.",
+    first="copy the body of broken_step. For each line, say what Algorithm 1 has in its place.",
 )
 def training_step(net, schedule, optimizer, x0, t, noise):
-    """One step of Algorithm 1: make x_t, let the network predict the noise, move the weights.
+    """One step of Algorithm 1, as broken_step would be without its four faults.
 
-    net:       a torch.nn.Module, called as net(xt, t); it is in training mode
+    net:       a torch.nn.Module, called as net(xt, t); it is in training mode, and stays in it
     schedule:  for q_sample
     optimizer: of the network's weights
     x0:        (B, ...) clean data
@@ -338,15 +362,15 @@ def training_step(net, schedule, optimizer, x0, t, noise):
 @exercise(
     "5.8",
     loop_cases,
-    first="for x0 in batches: draw t (schedule.sample_t), draw noise (torch.randn), call training_step.",
+    first="what training_step takes. Which of its arguments are new for every batch, and where does each come from?",
 )
 def training_loop(net, schedule, optimizer, batches, generator):
     """Algorithm 1: one training step for each batch.
 
     net, schedule, optimizer: as in training_step
     batches:   any iterable of clean data, (B, ...) each; the last one may be smaller
-    generator: for every batch, draw t with it first, then the noise
-    returns    list of the losses, one a batch
+    generator: for every batch, draw t with it first, then the noise, both on the batch's device
+    returns    list of what training_step returns, one entry per batch
     """
     losses = []
     for x0 in batches:
@@ -355,3 +379,46 @@ def training_loop(net, schedule, optimizer, batches, generator):
         loss = training_step(net, schedule, optimizer, x0, t, noise)
         losses.append(loss)
     return losses
+
+
+def design_cases() -> list[Case]:
+    plan = [(EIGHT, "equal"), (EIGHT, "uneven"), (OTHER_EIGHT, "uneven"), (FIVE, "uneven"), (OTHER_EIGHT, "equal")]
+    plan += [(TWELVE, "equal"), (TWELVE, "large"), (LONG, "equal")]
+    cases = []
+    for seed, (betas, kind) in enumerate(plan):
+        T = len(betas.values)
+        weights = torch.ones(T, dtype=torch.float64, device="cpu")
+        if kind != "equal":
+            weights = (1000 if kind == "large" else 1) * normal((T,), 120 + seed).double().exp()
+        facts = {
+            "for equal weights": kind == "equal",
+            "for weights that differ": kind != "equal",
+            "for a schedule with another T": T not in (8, 1000),
+            "for another schedule of the same T": betas is OTHER_EIGHT,
+            "where t = 1": torch.arange(T, device="cpu") == 0,
+            "where t is more than 1": torch.arange(T, device="cpu") > 0,
+        }
+        cases.append(Case(f"T = {T}, {kind} weights", (betas, weights), facts))
+    return cases
+
+
+@exercise(
+    "5.9",
+    design_cases,
+    first="eq. 12 read backwards. The weight is what you want, σ_t² what you look for. What do the ratios leave open?",
+    any_float=True,
+)
+def design_variance(schedule, weights):
+    """The variances sigma_t² with which the bound weighs the errors of the noise like `weights`.
+
+    schedule:  has the tables beta, alpha and alpha_bar, (T+1,) each, in float64
+    weights:   (T,) numbers above 0 in float64, for t = 1...T; only their ratios count
+    returns    (T,) variances for t = 1...T; of all that do it, the smallest that are nowhere
+               below beta_t
+    """
+    beta = schedule.beta[1:]
+    alpha = schedule.alpha[1:]
+    ab = schedule.alpha_bar[1:]
+    sigma2 = beta**2 / (weights * alpha * (1 - ab))
+    factor = (beta / sigma2).max()  # common to all t, so that the ratios of the weights stay
+    return factor * sigma2

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..schedules import Schedule
 from ..toy import Mixture
-from .base import COLORS, DASHES, finish, panels, style
+from .base import COLORS, DASHES, MARKERS, finish, panels, style
 
 
 @style()
@@ -77,8 +77,12 @@ def score_fields(mixture: Mixture, schedule: Schedule, times: Sequence[int], lim
 def losses_per_t(times: Sequence[int], losses: dict[str, Tensor], *, ylabel: str, least: float | None = None) -> Figure:
     """Losses (len(times),) over a logarithmic t; with `least` they are drawn on a logarithmic scale, cut off there."""
     figure, ax = plt.subplots(figsize=(7.5, 3.6))
-    for (name, values), dash in zip(losses.items(), DASHES, strict=False):
-        ax.plot(times, values if least is None else values.clamp(min=least), linestyle=dash, linewidth=2, label=name)
+    for i, (name, values) in enumerate(losses.items()):
+        values = values if least is None else values.clamp(min=least)
+        # every other curve has large open markers, in which the small ones of a curve on top of it still show
+        size, face = ((9, "none"), (4, COLORS[i]))[i % 2]
+        marks = dict(marker=MARKERS[i], markersize=size, markerfacecolor=face)
+        ax.plot(times, values, linestyle=DASHES[i], linewidth=1.5, label=name, **marks)
     ax.set(xscale="log", xlabel="t", ylabel=ylabel, yscale="log" if least else "linear")
     figure.legend(loc="outside lower center", ncols=3, fontsize=9)
     return finish(figure, "The loss at each t")
