@@ -120,7 +120,8 @@ def posterior(schedule, x0, xt, t):
     """
     beta = schedule.at("beta", t, x0)
     alpha = schedule.at("alpha", t, x0)
-    _, sigma = schedule.q_coefficients(t, x0)  # its square keeps digits that 1 - alpha_bar loses in float32
+    # the square of sigma has digits that 1 - alpha_bar_t loses in float32
+    _, sigma = schedule.q_coefficients(t, x0)
     signal_before, sigma_before = schedule.q_coefficients(t - 1, x0)
     on_x0 = signal_before * beta / sigma**2
     on_xt = alpha.sqrt() * sigma_before**2 / sigma**2
@@ -409,7 +410,7 @@ def design_cases() -> list[Case]:
     any_float=True,
 )
 def design_variance(schedule, weights):
-    """The variances sigma_t² with which the bound weighs the errors of the noise like `weights`.
+    """The variances sigma_t² with which the bound weighs errors of the noise like `weights`.
 
     schedule:  has the tables beta, alpha and alpha_bar, (T+1,) each, in float64
     weights:   (T,) numbers above 0 in float64, for t = 1...T; only their ratios count
