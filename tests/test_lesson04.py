@@ -46,8 +46,8 @@ def test_without_time_every_t_is_500(lesson):
 
 @torch.no_grad()
 def test_without_skips_the_way_up_reads_zeros_there_and_only_there(lesson):
-    classes = (lesson.run("ablation-parts")["WithoutSkips"], UNet)
-    net, whole = (shaken(each) for each in classes)
+    without_skips = lesson.run("ablation-parts")["without_skips"]
+    net, whole = without_skips(shaken(UNet)), shaken(UNet)
     x, t = torch.randn(2, 1, 28, 28), torch.tensor([3, 900])
     assert (net(x, t) - whole(x, t)).abs().max() > 0.01
     assert (net(x, t) - net(x, t.flip(0))).abs().max() > 0.01  # t still reaches it
@@ -71,3 +71,17 @@ def test_somebody_elses_network_trains_in_the_courses_loop_and_counts_from_0(les
     before, images = layer.weight.clone(), torch.randint(0, 256, (16, 1, 8, 8), dtype=torch.uint8)
     assert train(net, one_step, images, steps=6, batch_size=8, device="cpu").step == 6
     assert torch.cat(given).unique().tolist() == [0] and not torch.equal(layer.weight, before)
+
+
+def test_the_broken_wrapper_has_the_faults_that_the_tests_beside_it_show(lesson):
+    """And the fourth, which nothing shows for 28 x 28: the answer lies four rows and columns off."""
+    left = lesson.run("sizes", "sizes-broken", "sizes-tests")
+    assert left["printed"].count("False") == 2 and "must be multiples of 8" in left["printed"].split("24 × 28:")[1]
+    x, t = torch.zeros(1, 1, 28, 28), torch.tensor([500])
+    x[..., 20, 10] = 1
+    with torch.no_grad():
+        padded = left["deep"](F.pad(x, (0, 4, 0, 4)), t)
+        assert torch.equal(left["broken_any_size"](left["deep"], x, t), padded[..., 4:, 4:])
+        assert torch.equal(lesson04.any_size(left["deep"], x, t), padded[..., :28, :28])
+    mended = lesson.run("sizes", "sizes-broken", "sizes-tests", "sizes-mended", any_size=lesson04.any_size)
+    assert mended["printed"].split("24 × 28:")[2] == " answers (2, 1, 24, 28)\n" and mended["printed"].count("True") == 2

@@ -1,6 +1,7 @@
 """Fixed inputs of lesson 04's exercises, but for those that need its networks."""
 
 import torch
+from torch import Tensor, nn
 
 from .cases import normal, on_gpu
 from .records import Case
@@ -112,3 +113,43 @@ def width_cases() -> list[Case]:
         )
         for widths, blocks in plan
     ]
+
+
+class Divided(nn.Module):
+    """Takes only sizes that divide. The answer shows where each pixel stood, and how many there were in all."""
+
+    def __init__(self, divisor: int):
+        super().__init__()
+        self.divisor, self.weight = divisor, nn.Parameter(torch.tensor(0.7, device="cpu"))
+
+    def forward(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
+        height, width = x.shape[2:]
+        if height % self.divisor or width % self.divisor:
+            raise ValueError(f"height and width must be multiples of {self.divisor}, got {(height, width)}")
+        rows, columns = (torch.arange(side, device=x.device) for side in (height, width))
+        code = t / 100 + (0 if y is None else 1 + y)
+        average = (x / 2 + x.square()).mean(dim=(2, 3), keepdim=True)
+        return self.weight * x * (1 + rows[:, None] / 8 + columns / 30) + average + code[:, None, None, None]
+
+
+def size_cases() -> list[Case]:
+    plan = [
+        (4, (2, 1, 6, 7), None), (4, (3, 2, 8, 4), (1, 0, 3)), (8, (1, 1, 4, 20), None), (2, (2, 3, 5, 4), (4, 2)),
+        (3, (2, 1, 7, 9), None), (4, (2, 1, 3, 3), None), (4, (2, 1, 8, 8), None),
+    ]  # fmt: skip
+    cases = []
+    for seed, (divisor, shape, labels) in enumerate(plan):
+        height, width = shape[2:]
+        t = torch.tensor([733, 1, 48][: shape[0]], device="cpu")
+        y = torch.tensor(labels, device="cpu") if labels else None
+        facts = {
+            "where nothing has to be padded": height % divisor == 0 and width % divisor == 0,
+            "where height and width differ": height != width,
+            "where labels are given": labels is not None,
+            "for a batch of more than one": shape[0] > 1,
+            "for a divisor other than 4": divisor != 4,
+            "in the first row": (torch.arange(height) == 0)[:, None],
+        }
+        label = f"x of shape {shape}, divisor {divisor}, y = {labels}"
+        cases.append(Case(label, (Divided(divisor), normal(shape, 130 + seed), t, y), facts))
+    return cases

@@ -1,4 +1,4 @@
-"""The exercises of lesson 04: the code for t, attention, resolution, and the U-Net put together.
+"""The exercises of lesson 04: the code for t, attention, resolution, the U-Net put together, and a wrapper to repair.
 
 What goes wrong in them is in lesson04.mistakes. The classes are given to the student, in the lesson and in my_ddpm.py:
 they hold the layers, under the names that the package's UNet has for them, so that weights can be exchanged. What the
@@ -13,7 +13,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from .cases import normal
-from .cases04 import attention_cases, embedding_cases, paint_cases, pixel_cases, width_cases
+from .cases04 import attention_cases, embedding_cases, paint_cases, pixel_cases, size_cases, width_cases
 from .records import Case
 from .written import exercise
 
@@ -21,7 +21,7 @@ from .written import exercise
 @exercise(
     "4.1",
     embedding_cases,
-    first="make the dim / 2 frequencies, then the angles t * frequency of shape (B, dim / 2).",
+    first="how many hands has the clock, and how fast does each of them turn? What shape has the table of all angles?",
     tolerance=1e-3,
     free=("t",),
 )
@@ -62,7 +62,7 @@ def published(t: Tensor, dim: int) -> Tensor:
 @exercise(
     "4.2",
     attention_cases,
-    first="make the N x N table of products of every q with every k, for each head by itself.",
+    first="which shape has the table of shares, for one image and one head? Along which of its axes do they sum to 1?",
     flows=("q", "k", "v"),
     tolerance=1e-4,
 )
@@ -81,7 +81,7 @@ def attention(q, k, v):
 @exercise(
     "4.3",
     pixel_cases,
-    first="cut H into H/p patches of p rows, and W likewise. Which of the six axes go where?",
+    first="take x of shape (1, 1, 4, 4) with the numbers 0 to 15 and p = 2. Which of them stand in channel 1?",
     tolerance=1e-6,
 )
 def space_to_depth(x, p):
@@ -97,15 +97,16 @@ def space_to_depth(x, p):
 @exercise(
     "4.4",
     paint_cases,
-    first="make the output full of zeros. Where does pixel (i, j) put the upper left corner of its kernel?",
+    first="paint the 2 x 2 example on paper. Which rows and columns of the output does pixel (i, j) reach?",
     tolerance=1e-5,
 )
 def transposed_convolution(x, kernel, stride):
     """Every pixel of x paints the kernel, times its value; neighbours paint `stride` apart.
 
-    x:       (H, W), one image with one channel
-    kernel:  (k, k)
-    returns  ((H - 1) * stride + k, (W - 1) * stride + k); where paint overlaps it adds up
+    x:       (H, W) in float32, one image with one channel
+    kernel:  (k, k) in float32
+    returns  ((H - 1) * stride + k, (W - 1) * stride + k) in float32; where paint overlaps it
+             adds up
     """
     (height, width), k = x.shape, kernel.shape[0]
     rows, columns = (height - 1) * stride + k, (width - 1) * stride + k
@@ -120,14 +121,17 @@ def transposed_convolution(x, kernel, stride):
 @exercise(
     "4.5",
     width_cases,
-    first="go down first, with a list: write down the channels of every map that is kept, from the stem's on.",
+    first="trace three levels on paper, as the table above does for two. What is on the stack at the bottom?",
     free=("widths",),
 )
 def skip_channels(widths, blocks):
     """The number of input channels of every block on the way up, in the order they run.
 
-    widths:  channels of each level, the top one first
-    blocks:  blocks a level on the way down; on the way up every level has one more
+    Kept on the way down are the stem's map (widths[0] channels), the map that each block
+    returns, and the map that each downsampling returns, which has its level's width still.
+
+    widths:  channels of each level, the top one first; below the last there is none
+    blocks:  blocks per level on the way down; on the way up every level has one more
     returns  a list of ints, len(widths) * (blocks + 1) of them
     """
     skips = [widths[0]]  # the stem
@@ -209,7 +213,7 @@ def block_cases() -> list[Case]:
 @exercise(
     "4.6",
     block_cases,
-    first="write the plain block without time: norm1, SiLU, conv1, norm2, SiLU, dropout, conv2, and the skip around.",
+    first="print a Block(32, 64, 128). Which of its layers change the number of channels? Which one reads the code?",
     flows=("block", "x", "embedding"),
 )
 def residual_forward(block, x, embedding):
@@ -346,7 +350,7 @@ def net_cases() -> list[Case]:
 @exercise(
     "4.7",
     net_cases,
-    first="make the code: sinusoidal_embedding(t, net.time[0].in_features), through net.time. Then follow the figure.",
+    first="print MyUNet(), and find the layers of the drawing in it, from left to right. Where do t and y come in?",
     flows=("net",),
     given=MyUNet,
 )
@@ -354,7 +358,8 @@ def unet_forward(net, x, t, y=None):
     """The forward pass of a small U-Net, from layers that are there.
 
     net:     holds time, label, stem, down, middle1, attention, middle2, up, norm, out,
-             and the numbers patch and num_classes
+             and the numbers patch and num_classes; a network that knows no classes has
+             None as label and num_classes, and is called without y
     x:       (B, C, H, W) noisy images
     t:       (B,) integers in 1...T
     y:       (B,) labels, or None: then all are the null class, label number net.num_classes
@@ -386,3 +391,26 @@ def unet_forward(net, x, t, y=None):
     h = F.silu(h)
     h = net.out(h)
     return F.pixel_shuffle(h, net.patch)
+
+
+@exercise(
+    "4.8",
+    size_cases,
+    first="try broken_any_size on 32 x 32 pixels, on 24 x 28, and with labels. Which line explains what you see?",
+)
+def any_size(net, x, t, y=None):
+    """broken_any_size without its four faults: call a network on images of any size.
+
+    net:     net(x, t, y); takes heights and widths that are multiples of net.divisor
+    x:       (B, C, H, W)
+    t:       (B,) integers in 1...T
+    y:       (B,) labels, or None
+    returns  (B, C, H, W): what net says of x with zeros added below and to the right, no
+             more than it needs, cut back to the size of x
+    """
+    height, width = x.shape[2:]
+    down = -height % net.divisor  # was a whole divisor where nothing is missing
+    right = -width % net.divisor
+    padded = F.pad(x, (0, right, 0, down))  # F.pad begins with the last axis
+    out = net(padded, t, y)  # was without y
+    return out[:, :, :height, :width]  # was the last rows and columns

@@ -13,7 +13,7 @@ from .images import animate, as_pixels, show_images, show_rows, tile
 from .lesson01 import coefficients, heatmap_with_paths, kinds_of_process, paths_and_drift, two_chains, ways_back
 from .lesson02 import cumulative_shares, images_with_values, paths, signal_and_noise, sum_of_noises, walk_and_jump
 from .lesson03 import over_t_and_log_snr, schedule_curves, scores, shares_below, work_and_steps
-from .lesson04 import ablations, codes_and_gram, maps, time_and_memory, unet_diagram
+from .lesson04 import ablations, attention_maps, codes_and_gram, maps, time_and_memory, unet_diagram
 from .lesson05 import best_guesses, bits_against_std, losses_per_t, score_fields, trained_answers
 from .lesson06 import descent, power_spectrum, spectra, variances
 from .lesson08 import bias_curves, class_bars, gaussian_pairs, rate_and_distortion

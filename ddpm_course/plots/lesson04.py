@@ -5,12 +5,15 @@ from collections.abc import Callable, Sequence
 
 import matplotlib.pyplot as plt
 import torch
+from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, Rectangle
-from matplotlib.ticker import LogLocator, NullFormatter
 from torch import Tensor
 
-from .base import COLORS, DASHES, HATCHES, finish, style
+from .base import COLORS, HATCHES, MARKERS, finish, panels, style
+
+FAR = 1.3  # where the axis of `ablations` ends
 
 
 @torch.no_grad()
@@ -35,8 +38,11 @@ def kept_megabytes(function: Callable, *inputs: Tensor) -> float:
 
 
 @style()
-def unet_diagram(rows: Sequence) -> Figure:
-    """A U-Net from its `layer_table`: heights are resolutions, widths channels, dashed arrows the skips."""
+def unet_diagram(rows: Sequence, xt: Tensor | None = None, noise: Tensor | None = None) -> Figure:
+    """A U-Net from its `layer_table`: heights are resolutions, widths channels, dashed arrows the skips.
+
+    xt, noise: (1, C, H, W) what goes in and what should come out, drawn at the two ends if given
+    """
     names = {"ResidualBlock": "block", "Block": "block", "Attention": "attention", "SelfAttention": "attention"}
     kinds = {"block": COLORS[0], "attention": COLORS[2], "convolution": COLORS[4]}
     looks = {
@@ -45,32 +51,88 @@ def unet_diagram(rows: Sequence) -> Figure:
     }
     layers = [row for row in rows if len(row.output) == 4 and row.layer not in ("GroupNorm", "Identity")]
     sides = sorted({row.output[2] for row in layers}, reverse=True)
-    skips, x = [], 0.0
-    figure, ax = plt.subplots(figsize=(7.5, 3.9))
+    floor = -1.35 * (len(sides) - 1) - 1.55  # where the code for t runs along
+    skips, told, begun, x = [], [], set(), 2.45
+    figure, ax = plt.subplots(figsize=(7.5, 4.2))
     for row in layers:
         channels, side = row.output[1], row.output[2]
-        level = sides.index(side)
-        middle = -1.35 * level - 0.7 * row.name.startswith(("middle", "attention"))
+        kind, resampled = names.get(row.layer, "convolution"), side != row.input[2]
+        middle = -1.35 * sides.index(side) - 0.7 * row.name.startswith(("middle", "attention"))
         width, height = 0.25 + 0.006 * channels, 1.1 * (side / sides[0]) ** 0.5
-        look = looks[names.get(row.layer, "convolution")]
-        ax.add_patch(Rectangle((x, middle - height / 2), width, height, **look))
+        ax.add_patch(Rectangle((x, middle - height / 2), width, height, **looks[kind]))
         ax.text(x + width / 2, middle + height / 2 + 0.04, f"{channels}", ha="center", va="bottom", fontsize=8)
+        if side not in begun:
+            begun.add(side)
+            ax.text(x, middle + height / 2 + 0.27, f"{side} × {side}", fontsize=9)
+        if kind == "block":
+            told.append((x + width / 2, middle - height / 2))
+        else:
+            label = {"stem": "stem", "out": "out"}.get(row.name, row.name.split(".")[0] if resampled else "")
+            ax.text(x + width / 2, middle - height / 2 - 0.04, label, ha="center", va="top", fontsize=8)
         if row.name.startswith(("stem", "down")):
             skips.append((x + width, middle))
-        elif row.name.startswith("up") and row.layer in ("ResidualBlock", "Block"):
-            start = skips.pop()
-            look = {"arrowstyle": "-|>", "linestyle": "--", "mutation_scale": 9, "color": "black", "alpha": 0.45}
-            ax.add_patch(FancyArrowPatch(start, (x, middle), connectionstyle="arc3,rad=-0.12", **look))
+        elif row.name.startswith("up") and kind == "block":
+            arrow(ax, skips.pop(), (x, middle), linestyle="--", color="black", alpha=0.45, rad=-0.12)
         x += width + 0.28
-    for level, side in enumerate(sides):
-        ax.text(-0.25, -1.35 * level, f"{side} × {side}", ha="right", va="center", fontsize=10)
+    ends = ((0.0, xt, "$x_t$ goes in"), (x + 0.25, noise, "$\\hat{\\varepsilon}$ comes out"))
+    for left, image, label in ends if xt is not None else ():
+        ax.imshow(image[0, 0], extent=(left, left + 1.95, -0.6, 0.6), cmap="gray", vmin=-1.5, vmax=1.5)
+        ax.text(left + 0.97, 0.66, label, ha="center", va="bottom", fontsize=10)
+        ax.text(left + 0.97, -0.66, " × ".join(map(str, image.shape[2:])), ha="center", va="top", fontsize=9)
+    arrow(ax, (2.0, 0), (2.43, 0), color="black")
+    arrow(ax, (x - 0.26, 0), (x + 0.2, 0), color="black")
+    for place in told:
+        arrow(ax, (place[0], floor), place, color=COLORS[1], linewidth=0.8)
+    ax.plot([2.0, told[-1][0]], [floor, floor], color=COLORS[1], linewidth=1.2)
+    ax.text(1.9, floor, "code for $t$\n(and class $y$)", ha="right", va="center", fontsize=9, color=COLORS[1])
     keys = [Rectangle((0, 0), 1, 1, label=kind, **look) for kind, look in looks.items()]
     keys += ax.plot([], [], "--", color="black", alpha=0.45, label="skip")
-    ax.set(xlim=(-1.2, x), ylim=(-1.35 * (len(sides) - 1) - 1.5, 1.0))
+    ax.set(xlim=(-0.1, x + 2.3), ylim=(floor - 0.65, 1.15), aspect="auto")
     ax.axis("off")
     ax.legend(handles=keys, loc="lower center", ncols=4, fontsize=9)
     way = f"from {sides[0]} × {sides[0]} down to {sides[-1]} × {sides[-1]} and up again"
-    return finish(figure, f"Diagram of a U-Net: boxes lead {way}, and dashed arrows, the skips, across")
+    ends = "a noisy image enters on the left, an estimate of its noise leaves on the right"
+    return finish(
+        figure,
+        f"Diagram of a U-Net: {ends}; boxes lead {way}, dashed arrows, the skips, across, and the code for t "
+        "enters every block from below",
+    )
+
+
+def arrow(ax: Axes, start: tuple[float, float], end: tuple[float, float], rad: float = 0.0, **look) -> None:
+    """An arrow in a drawing, bent by `rad`."""
+    look = {"arrowstyle": "-|>", "mutation_scale": 8, "shrinkA": 0, "shrinkB": 0, **look}
+    ax.add_patch(FancyArrowPatch(start, end, connectionstyle=f"arc3,rad={rad}", **look))
+
+
+@style()
+def attention_maps(picture: Tensor, shares: Tensor, queries: Sequence[tuple[int, int]]) -> Figure:
+    """Where some positions of a picture look: a row per query: the query in the picture, then its heads.
+
+    picture: (H, W)
+    shares:  (heads, h, w, h, w): of each query, by row and column, the shares that it gives to all positions
+    queries: (row, column) of those to show
+    """
+    heads, h, w = shares.shape[:3]
+    tall, wide = picture.shape[0] / h, picture.shape[1] / w
+    figure, axes = plt.subplots(len(queries), 1 + heads, figsize=(7.5, 1.65 * len(queries)), squeeze=False)
+    shown = torch.stack([shares[:, row, column] for row, column in queries])  # (queries, heads, h, w)
+    area = (0, picture.shape[1], picture.shape[0], 0)
+    for line, (row, column), maps in zip(axes, queries, shown, strict=True):
+        for i, ax in enumerate(line):
+            ax.imshow(picture, extent=area, cmap="gray", vmin=-1, vmax=1)
+            if i:  # the larger a share, the less of the picture shows through
+                seen = (maps[i - 1] / maps[i - 1].max()).sqrt() * 0.9
+                ax.imshow(seen, extent=area, cmap=ListedColormap([COLORS[4]]), alpha=seen)
+                ax.set_xlabel(f"largest {maps[i - 1].max():.2f}", fontsize=9)
+            mark = {"fill": False, "edgecolor": COLORS[5], "linewidth": 2}
+            ax.add_patch(Rectangle((column * wide, row * tall), wide, tall, **mark))
+            ax.set(xticks=[], yticks=[])
+            ax.grid(False)
+    for ax, name in zip(axes[0], ("who asks", *(f"head {i + 1}" for i in range(heads))), strict=True):
+        ax.set_title(name, fontsize=10)
+    asked = " and ".join(f"row {row}, column {column}" for row, column in queries)
+    return finish(figure, f"A picture, and the shares that each head gives to its {h} × {w} positions, for {asked}")
 
 
 @style()
@@ -126,20 +188,25 @@ def time_and_memory(
 
 
 @style()
-def ablations(curves: dict[str, list[tuple[int, float]]], thirds: dict[str, Sequence[float]]) -> Figure:
-    """Left: training losses over the steps. Right: held-out losses for early, middle and late t, a bar a network."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(7.5, 3.4), width_ratios=(1.15, 1))
-    for i, (name, losses) in enumerate(curves.items()):
-        left.plot(*zip(*losses, strict=True), linestyle=DASHES[i % 7], marker=".", linewidth=2, label=name)
-        places = torch.arange(3) + 0.2 * (i - (len(curves) - 1) / 2)
-        look = {"color": COLORS[i], "hatch": HATCHES[i], "edgecolor": "#fbfaf7", "linewidth": 0}
-        right.bar(places, thirds[name], 0.18, label=name, **look)
-    left.set(xlabel="step", ylabel="training loss", yscale="log")
-    right.set(ylabel="held-out loss", yscale="log", xlabel="t")
-    right.set_xticks(range(3), ["1 … 100", "101 … 400", "401 … 1000"], fontsize=9)
-    for ax in (left, right):
-        ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        ax.yaxis.set_major_formatter("{x:g}")
-        ax.yaxis.set_minor_formatter(NullFormatter())
-    left.legend(fontsize=9)  # for both: the bars leave no room
-    return finish(figure, "Left, training losses; right, held-out losses for early, middle and late t, a bar a network")
+def ablations(losses: dict[str, Tensor], spans: Sequence[str]) -> Figure:
+    """Losses of several networks, a dot for each seed and a panel for each span of t, and what lies beyond as a number.
+
+    losses: (seeds, spans) of each network by name; all are divided by the mean of the first one's
+    """
+    if isinstance(spans, dict):  # lessons of November 2026 hand on curves, and then a loss for each span
+        losses = {name: torch.tensor([values]) for name, values in spans.items()}
+        spans = ("1 … 100", "101 … 400", "401 … 1000")
+    figure, axes = panels([f"t = {span}" for span in spans], 0.9 + 0.4 * len(losses), sharey=True, sharex=True)
+    first, whole = next((name, values.mean(dim=0)) for name, values in losses.items())  # (spans,)
+    for column, ax in enumerate(axes):
+        for row, values in enumerate(losses.values()):
+            dots = (values / whole)[:, column]
+            if dots.mean() > FAR:
+                text = f"{dots.min():.1f} … {dots.max():.1f} →"
+                ax.text(FAR, row, text, ha="right", va="center", fontsize=9, color=COLORS[row])
+            else:
+                ax.plot(dots, [row] * len(dots), MARKERS[row], color=COLORS[row], alpha=0.6, markersize=8)
+        ax.axvline(1, color="black", linewidth=1, linestyle=":")
+        ax.set(yticks=range(len(losses)), yticklabels=list(losses), ylim=(len(losses) - 0.5, -0.5), xlim=(0.86, FAR))
+    axes[len(axes) // 2].set_xlabel(f"loss on unseen images, as a multiple of the mean of “{first}”")
+    return finish(figure, f"Losses of {', '.join(losses)}, a dot for each seed, as multiples of the mean of {first}")
