@@ -65,3 +65,42 @@ def test_clothes_have_their_power_in_slow_waves():
     above = [int((alpha_bar[t] * power[1:] > 1 - alpha_bar[t]).sum()) for t in (900, 700, 500, 200, 50)]
     assert above == sorted(above) and above[0] <= 1 and above[-1] >= 10
     assert power[1] > 100 * power[-1]
+
+
+def test_when_it_is_decided_where_a_path_ends(lesson):
+    """The shares that the lesson prints of 600 samples, against 200,000 pairs (x_0, x_t) of the forward process."""
+    mixture, g = toy.bimodal(), torch.Generator().manual_seed(3)
+    x0 = mixture.sample(200_000, generator=g)
+    for t, share, *_ in lesson.numbers("ways"):
+        xt = q_sample(PAPER, x0, int(t), torch.randn(x0.shape, generator=g))
+        exact = ((xt > 0) == (x0 > 0)).double().mean().item()
+        assert share / 100 == pytest.approx(exact, abs=0.06)  # three standard errors of 600
+
+
+def test_a_single_fault_of_the_copied_estimate_is_enough_to_spoil_it(lesson):
+    """Mended one by one: images come back only when none of the three is left."""
+    solved = lesson.run("ex-6-1")["estimate_x0"]
+    x0 = to_unit_range(load_images(limit=4)[0])
+    noise = torch.randn(x0.shape, generator=torch.Generator().manual_seed(5))
+    xt = q_sample(PAPER, x0, 300, noise)
+    source = lesson.source("copied").split("\n\n\n")[0]
+    mends = ("    if clip:\n        xt = xt.clamp(-1, 1)\n", ""), ("(1 - alpha_bar)", "(1 - alpha_bar).sqrt()")
+    mends += (("/ alpha.sqrt()", "/ alpha_bar.sqrt()"),)
+
+    def off(*chosen):
+        text, namespace = source, {}
+        for old, new in chosen:
+            assert text.count(old) == 1
+            text = text.replace(old, new)
+        exec(text, namespace)
+        return (namespace["copied_estimate"](PAPER, xt, 300, noise) - x0).abs().max()
+
+    assert off(*mends) < 1e-4 and (solved(PAPER, xt, 300, noise) - x0).abs().max() < 1e-4
+    assert all(off(*(mend for mend in mends if mend is not left)) > 0.1 for left in mends)
+
+
+def test_everything_fits_on_one_page(lesson):
+    """At most 45 lines, in which nothing of the package is used but the learner's file, pictures and a list of times."""
+    page = lesson.source("page")
+    assert len(page.splitlines()) <= 45
+    assert "train(" not in page and "generate(" not in page and "_steps(" not in page

@@ -36,17 +36,18 @@ def with_clip(case: Case, clip: bool | None) -> Case:
 @exercise(
     "6.1",
     estimate_cases,
-    first="solve x_t = √ᾱ_t x_0 + √(1 - ᾱ_t) ε for x_0. It is exercise 2.4, with a clamp behind it.",
+    first="copy copied_estimate into this cell. Then try it on an x_t that you made yourself, from a known x_0.",
     linear=("xt", "noise"),
 )
 def estimate_x0(schedule, xt, t, noise, clip=True):
-    """The x_0 that xt and an estimate of its noise imply.
+    """copied_estimate without its three faults: the x_0 that xt and the noise in it imply.
 
-    schedule:  has the table schedule.alpha_bar, (T+1,) in float64
+    schedule:  schedule.at("alpha_bar", t, xt) is entry t of a table, shaped to multiply xt;
+               schedule.q_coefficients(t, xt) are the two roots of the closed form
     xt:        (B, ...) data at noise level t in float32
     t:         (B,) integers in 1...T, or one int for the whole batch
     noise:     the network's estimate of the noise in xt, same shape
-    clip:      clip the result to [-1, 1], the range of images
+    clip:      whether the result must lie in [-1, 1], the range of images
     returns    (B, ...) in float32, on the device of xt
     """
     column = (-1,) + (1,) * (xt.ndim - 1)  # (B, 1, ..., 1)
@@ -104,7 +105,7 @@ def variance_cases() -> list[Case]:
 @exercise(
     "6.2",
     variance_cases,
-    first="what share of the variance survives from s to t? One minus that is β. Then multiply for β̃.",
+    first="look at 'Any step from t to s'. Which of the two has to be 0 in a step to s = 0, and which is not?",
     tolerance=1e-5,
     any_float=True,
 )
@@ -112,7 +113,7 @@ def reverse_variance(schedule, t, s, kind="small"):
     """The variance of the noise in a reverse step from t to s.
 
     schedule:  has the table schedule.alpha_bar, (T+1,) in float64
-    t, s:      ints with 0 <= s < t <= T, or (B,) integers each
+    t, s:      ints with 0 <= s < t <= T, or (B,) integers each; t - s may be more than 1
     kind:      "large" is beta, the variance that the forward process adds between s and t;
                "small" is beta-tilde, the variance of q(x_s | x_t, x_0)
     returns    a number for ints, (B,) for tensors
@@ -163,19 +164,20 @@ def posterior_cases() -> list[Case]:
 @exercise(
     "6.3",
     posterior_cases,
-    first="compute α = ᾱ_t/ᾱ_s and β = 1 - α. Then write eq. 7 with α for α_t, β for β_t and ᾱ_s for ᾱ_{t-1}.",
+    first="look at the three formulas in 'Any step from t to s'. Which of their parts differ from image to image?",
     linear=("x0", "xt", "z"),
 )
 def posterior_step(schedule, x0, xt, t, s, z, kind="small"):
     """x_s, drawn from q(x_s | x_t, x_0) for any 0 <= s < t (Ho et al., eqs. 6 and 7).
 
-    schedule:  has the table schedule.alpha_bar, (T+1,) in float64
+    schedule:  schedule.at("alpha_bar", t, xt) is entry t of a table, shaped to multiply xt
     x0:        (B, ...) the estimate of x_0, float32
     xt:        (B, ...) data at noise level t
     t, s:      one int each for the whole batch, or (B,) integers each
     z:         same shape, standard normal
     kind:      the variance: "small" or "large", as reverse_variance knows them
-    returns    (B, ...) mean + sqrt(variance) * z in float32; where s = 0, the mean alone
+    returns    (B, ...) mean + sqrt(variance) * z in float32; the mean alone for every item
+               whose own s is 0, also when the s of others in the batch is not
     """
     ab_t = schedule.alpha_bar[t]
     ab_s = schedule.alpha_bar[s]
@@ -256,16 +258,17 @@ def loop_case(net: Callable, betas: Betas, shape: tuple[int, ...], times: list[i
 @exercise(
     "6.4",
     loop_cases,
-    first="loop over pairs (t, s) of neighbours in `times`. In each: the noise, the estimate of x_0, z, one step.",
+    first="look at algorithm_2 at the top of the lesson. Which of its lines change when steps go from t to any s?",
 )
 def ancestral_loop(net, schedule, x_T, times, generator, kind="small"):
     """Algorithm 2 of Ho et al. (2020) along any times, without gradients.
 
+    Every step clips its estimate of x_0 to [-1, 1], as estimate_x0 does, and never x itself.
     net:        net(x, t) with t (B,) int64: the estimate of the noise in x
     x_T:        (B, ...) the noise to start from
     times:      falling ints, T as a rule first, 0 last: each step goes from one to the next
-    generator:  for z: torch.randn(x.shape, generator=generator, device=x.device), once a step,
-                and not at all in the last
+    generator:  for z: torch.randn(x.shape, generator=generator, device=x.device), once per
+                step, but for the last one, which draws nothing
     kind:       the variance of the steps, "small" or "large"
     returns     (B, ...) x_0
     """
@@ -305,7 +308,7 @@ def repaired_sampler(net, schedule, shape, times, generator):
     net:        net(x, t) with t (B,) int64: the estimate of the noise in x
     shape:      (B, ...) of the samples
     times:      falling ints, T as a rule first, 0 last
-    generator:  for everything random: x_T first, then one z a step but for the last
+    generator:  for everything random: x_T first, then one z per step, and nothing in the last
     returns     (B, ...) x_0, made without recording gradients
     """
     x = torch.randn(shape, generator=generator, device=generator.device)  # was uniform

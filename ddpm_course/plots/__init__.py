@@ -15,6 +15,6 @@ from .lesson02 import cumulative_shares, images_with_values, paths, signal_and_n
 from .lesson03 import over_t_and_log_snr, schedule_curves, scores, shares_below, work_and_steps
 from .lesson04 import ablations, attention_maps, codes_and_gram, maps, time_and_memory, unet_diagram
 from .lesson05 import best_guesses, bits_against_std, losses_per_t, score_fields, trained_answers
-from .lesson06 import descent, power_spectrum, spectra, variances
+from .lesson06 import descent, on_one_scale, power_spectrum, spectra, variances, ways_down
 from .lesson08 import bias_curves, class_bars, gaussian_pairs, rate_and_distortion
 from .live import LiveTraining, curve_with_samples

@@ -21,6 +21,40 @@ def power_spectrum(images: Tensor) -> Tensor:
 
 
 @style()
+def ways_down(times: Sequence[int], paths: Tensor, density: Tensor, x_range: tuple[float, float]) -> Figure:
+    """Paths of a sampler (len(times), N) over the density of x_t, (T+1, X) or every k-th t of it: from T to 0.
+
+    Paths that end above 0 are solid and orange, the others dashed and black.
+    """
+    shade = (density / density.amax(1, keepdim=True)).T.numpy()  # each t on its own scale, or t = 0 outshines the rest
+    figure, ax = plt.subplots(figsize=(7.5, 3.6))
+    ax.imshow(shade, aspect="auto", origin="lower", extent=(0, times[0], *x_range), cmap="Blues", vmax=1.3)
+    for above, color, line in ((True, COLORS[1], "-"), (False, "black", "--")):
+        for i, path in enumerate(paths.T[(paths[-1] > 0) == above]):
+            name = "_"[: i > 0] + ("ends in the left peak", "ends in the right peak")[above]
+            ax.plot(times, path, line, color=color, linewidth=1, label=name)
+    ax.set(xlabel="t", ylabel="x", xlim=(times[0], 0), ylim=x_range)
+    ax.grid(False)
+    figure.legend(loc="outside lower center", ncols=2, fontsize=9)
+    return finish(
+        figure, "Paths from noise at t = T on the left to data at 0 on the right, over the shaded density of x_t"
+    )
+
+
+@style()
+def on_one_scale(titles: Sequence[str], samples: Sequence[Tensor], grid: Tensor, density: Tensor) -> Figure:
+    """Histograms of samples (N, 1), one panel a title, under the same density on a grid (X,), on equal axes."""
+    figure, axes = panels(titles, 3.1, ylabel="density", sharex=True, sharey=True)
+    for ax, x in zip(axes, samples, strict=True):
+        ax.hist(x.flatten().numpy(), grid[::5].numpy(), density=True, color=COLORS[5], alpha=0.5, label="samples")
+        ax.plot(grid, density, color=COLORS[0], linewidth=1.7, label="the data's density")
+        ax.set(xlabel="x", xticks=[-1, -0.5, 0, 0.5, 1], xlim=(-1.1, 1.1))
+        ax.tick_params(labelsize=9)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=9)
+    return finish(figure, "Histograms of samples under the density of the data, side by side on equal axes")
+
+
+@style()
 def variances(groups: dict[str, tuple[Sequence[int], dict[str, Tensor]]]) -> Figure:
     """Variances of a reverse step as shares of beta over t, one panel a group: name -> (times, {curve: shares})."""
     figure, axes = panels(groups, 3.1, ylabel="share of β", sharey=True)
