@@ -84,4 +84,6 @@ def test_the_broken_wrapper_has_the_faults_that_the_tests_beside_it_show(lesson)
         assert torch.equal(left["broken_any_size"](left["deep"], x, t), padded[..., 4:, 4:])
         assert torch.equal(lesson04.any_size(left["deep"], x, t), padded[..., :28, :28])
     mended = lesson.run("sizes", "sizes-broken", "sizes-tests", "sizes-mended", any_size=lesson04.any_size)
-    assert mended["printed"].split("24 × 28:")[2] == " answers (2, 1, 24, 28)\n" and mended["printed"].count("True") == 2
+    assert (
+        mended["printed"].split("24 × 28:")[2] == " answers (2, 1, 24, 28)\n" and mended["printed"].count("True") == 2
+    )

@@ -592,7 +592,7 @@ def test_whatever_happens_costs_one_row_and_what_was_judged_stays(tmp_path, monk
         assert {row["confined"] for row in rows if row["exercise"]} == {"nothing"}
     printed.flush()
     assert rb"\u540d: not a notebook" in printed.buffer.getvalue()  # where this letter cannot be printed
-    assert told.getvalue().splitlines()[-2:] == ["4 of 5  dan;=1+1: 4 of 4 solved", "5 of 5  \u540d: not a notebook"]
+    assert told.getvalue().splitlines()[-2:] == ["4 of 5  dan;=1+1: 6 of 6 solved", "5 of 5  \u540d: not a notebook"]
     assert '"dan;=1+1"' in (tmp_path / "out" / "report.csv").read_text(encoding="utf-8")  # one column in every sheet
 
 

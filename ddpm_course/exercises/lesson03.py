@@ -188,9 +188,9 @@ def betas_from_alpha_bars(alpha_bars, largest=0.999):
 
     alpha_bars:  (T+1,) float64, for t = 0...T: falling from 1; once it is 0 it stays there
     largest:     between 0 and 1: no beta is larger
-    returns      (T,) float64: beta for t = 1...T, and `largest` where nothing was left before the step
+    returns      (T,) float64: beta for t = 1...T; `largest` where nothing was left before
     """
-    kept = alpha_bars[1:] / alpha_bars[:-1]  # what each step keeps; 0 / 0, which is NaN, where nothing was left
+    kept = alpha_bars[1:] / alpha_bars[:-1]  # 0 / 0, which is NaN, where nothing was left
     betas = 1 - torch.where(kept.isnan(), 0, kept)
     return betas.clamp(max=largest)
 
@@ -228,9 +228,9 @@ def tiny_case(alpha_bar: float, square: float) -> Case:
 def prior_bits(alpha_bar_T, mean_square):
     """L_T: how far q(x_T | x_0) is from N(0, I), in bits per dimension.
 
-    alpha_bar_T:  the last entry of schedule.alpha_bar, 0 or more and below 1: a float64 tensor without axes
+    alpha_bar_T:  the last entry of schedule.alpha_bar, a float64 tensor without axes in [0, 1)
     mean_square:  a number, the average of x_0² over the coordinates of the data
-    returns       a number (a float, or a tensor without axes) with six right digits, for alpha_bar_T = 1e-18 too
+    returns       a float, or a tensor without axes, with six right digits, for 1e-18 too
     """
     square = alpha_bar_T * mean_square  # of the mean of x_T
     excess = -alpha_bar_T  # the variance of x_T less 1; as 1 - ᾱ - 1 it would lose a tiny ᾱ
@@ -265,7 +265,7 @@ def rescaled_betas(T):
     """The linear betas for any T, scaled to destroy as much signal as 1000 steps do.
 
     T:       number of steps, 2 or more
-    returns  (T,) float64: linear_betas(T) times one factor, so that they add up to what linear_betas(1000) do;
+    returns  (T,) float64: linear_betas(T), times what makes the sum linear_betas(1000)'s,
              then 0.999 in the place of each that is larger
     """
     linear = torch.linspace(1e-4, 0.02, T, dtype=torch.float64)
