@@ -111,22 +111,22 @@ ALL = {"ex-2-1": MERGE, "ex-2-2": BARS, "ex-2-3": CLOSED, "ex-2-4": BACK, "ex-2-
 CHATTY = f"print('working')\n    import warnings\n    warnings.warn('look out')\n    {MERGE}"
 VARIANCE = CLOSED.replace("(1 - share).sqrt()", "(1 - share)")
 CLASS = {  # who typed what, the points that each exercise earns, and what stands on their pages
-    "ada": (ALL, [1, 2, 3, 2, 2, 2], []),
+    "ada": (ALL, [2, 2, 2, 2, 2, 2], []),
     "ben": ({}, [0, 0, 0, 0, 0, 0], ["Exercise 2.4, predict_x0: not attempted yet."]),
     "cem": (  # the first two wrong, which the lesson builds on: the rest counts all the same
         ALL | {"ex-2-1": "return a + b", "ex-2-2": "return betas.cumprod(0)"},
-        [0, 0, 3, 2, 2, 2],
+        [0, 0, 2, 2, 2, 2],
         ["2.1, merge_noises: not right yet. You add the standard deviations.", "You multiply the betas."],
     ),
     "dee": (  # talking and warning costs nothing; a known mistake; a name that does not exist
         ALL | {"ex-2-1": CHATTY, "ex-2-3": VARIANCE, "ex-2-5": "return first_half(schedule)"},
-        [1, 2, 0, 2, 0, 2],
+        [2, 2, 0, 2, 0, 2],
         ["Exercise 2.3, q_sample: not right yet.", "(lesson 02, 'The closed form')", "NameError"],
     ),
-    "dan": (ALL, [1, 2, 3, 2, 2, 2], []),  # whose cells are `untidy`
+    "dan": (ALL, [2, 2, 2, 2, 2, 2], []),  # whose cells are `untidy`
     "eva": (  # a cell that Python refuses, one exercise left out, an answer that is nearly right
         {"ex-2-1": MERGE, "ex-2-2": "return (", "ex-2-3": CLOSED, "ex-2-5": f"{EQUAL} + 1"},
-        [1, 0, 3, 0, 0, 0],
+        [2, 0, 2, 0, 0, 0],
         ["SyntaxError"],
     ),
 }
