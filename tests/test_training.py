@@ -235,6 +235,9 @@ MISFITS = [
         for x in (10, -1, "1")
     ),
     *(("save_minutes must be", dict(save_minutes=x)) for x in (-1, math.nan)),
+    *(("t_around must be None, or a mean and a deviation, got", dict(t_around=x)) for x in (0.5, (0,), (0, 1, 2))),
+    ("the mean of t_around must be a finite number", dict(t_around=(math.nan, 1))),
+    ("the deviation of t_around must be .*0 or more", dict(t_around=(0, -1))),
     *(("seed must be a whole number", dict(seed=x)) for x in (0.5, None)),
 ]
 

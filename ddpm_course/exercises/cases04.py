@@ -153,3 +153,23 @@ def size_cases() -> list[Case]:
         label = f"x of shape {shape}, divisor {divisor}, y = {labels}"
         cases.append(Case(label, (Divided(divisor), normal(shape, 130 + seed), t, y), facts))
     return cases
+
+
+def perturbed(net: nn.Module, seed: int, training: bool, zero: str | None) -> nn.Module:
+    """Layers that start at 0 would hide what comes before them; and what an exercise is to do, the layers cannot do.
+
+    zero: the layers of this name are 0 after all: an answer that is right only then goes wrong before them
+    """
+    generator = torch.Generator(device="cpu").manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in net.named_parameters():
+            drawn = torch.randn(parameter.shape, generator=generator, device="cpu")
+            parameter.copy_(drawn / max(parameter[0].numel(), 4) ** 0.5 if parameter.ndim > 1 else 1 + 0.5 * drawn)
+            if zero and zero in name:
+                parameter.zero_()
+    net.forward = called_in_a_circle
+    return net.train(training)
+
+
+def called_in_a_circle(*args):
+    raise RecursionError("what you call here is the module that calls your function: the two would go round for ever")

@@ -1,4 +1,4 @@
-"""Fixed inputs of lesson 05's trainings: a tiny network, its optimizers, and what of a step and a loop is compared."""
+"""Fixed inputs of lesson 05: of the decoder, and of trainings: a tiny network, its optimizers, and what is compared."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,6 +11,10 @@ from .records import Betas, Case, Seed
 
 # The paper's schedule: here 1 - ᾱ_t is so small that whatever is added to it shows.
 LONG = Betas(tuple(0.0001 + 0.0199 * i / 999 for i in range(1000)))
+
+
+def floats(*values: float) -> Tensor:
+    return torch.tensor(values, dtype=torch.float32, device="cpu")
 
 
 class Tiny(nn.Module):
@@ -127,4 +131,43 @@ def loop_cases() -> list[Case]:
         }
         args = (net, betas, optimizer, Stream(*batches) if streams else batches, Seed(seed))
         cases.append(Case(label, args, facts, may_change=("net", "optimizer"), result=losses_and_weights))
+    return cases
+
+
+def levels(shape: tuple[int, ...], seed: int) -> Tensor:
+    """Image values: 256 levels from -1 to 1, both ends and their neighbours among them."""
+    generator = torch.Generator(device="cpu").manual_seed(seed)
+    level = torch.randint(0, 256, shape, generator=generator, device="cpu")
+    level.flatten()[:4] = torch.tensor([0, 255, 1, 254])
+    return level / 127.5 - 1
+
+
+def pixel_cases() -> list[Case]:
+    plan = [(IMAGES, 0.05), (IMAGES, 0.15), ((3, 1, 4, 4), (0.004, 0.05, 0.2))]
+    plan += [((12,), 0.2), ((4, 3), 0.1), ((5, 2), 1.0), ((3, 4), 0.02)]
+    cases = []
+    for seed, (shape, std) in enumerate(plan):
+        x0 = levels(shape, seed)
+        many, far, beyond = not isinstance(std, float), shape == (4, 3), shape == (3, 4)
+        value = floats(*std).reshape(-1, *[1] * (len(shape) - 1)) if many else std
+        distance = normal(shape, 30 + seed).clamp(-2, 2)  # no bin so unlikely that float32 loses its digits
+        if far or std == 1:  # such bins, then, in float64
+            x0, distance = x0.double(), (5 * distance.sign() if far else distance).double()
+        if beyond:
+            distance = 20 * distance.sign()
+        inside, next_to_end = x0.abs() < 0.999, (x0.abs() - 253 / 255).abs() < 0.001
+        narrow = inside & (torch.as_tensor(value, device="cpu") < 2 / 255)
+        facts = {
+            "where x_0 = -1": x0 < -0.999,
+            "where x_0 = 1": x0 > 0.999,
+            "where x_0 is -1 or 1": ~inside,
+            "where x_0 is next to -1 or 1": next_to_end,
+            "where std is less than a bin's width and x_0 neither -1 nor 1": narrow,
+            "for std of shape (B, 1, 1, 1)": many,
+            "where std is not 1": std != 1,
+            "where x_0 is five standard deviations or more from the mean": far or beyond,
+            "where the probability is below 1e-12": beyond,
+        }
+        label = f"x_0 of shape {shape}, std = {'of shape (3, 1, 1, 1)' if many else std}"
+        cases.append(Case(label, (x0, x0 + value * distance, value), facts))
     return cases

@@ -13,7 +13,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from .cases import normal
-from .cases04 import attention_cases, embedding_cases, paint_cases, pixel_cases, size_cases, width_cases
+from .cases04 import attention_cases, embedding_cases, paint_cases, perturbed, pixel_cases, size_cases, width_cases
 from .records import Case
 from .written import exercise
 
@@ -164,26 +164,6 @@ class Block(nn.Module):
 
     def forward(self, x, embedding):
         return residual_forward(self, x, embedding)
-
-
-def perturbed(net: nn.Module, seed: int, training: bool, zero: str | None) -> nn.Module:
-    """Layers that start at 0 would hide what comes before them; and what an exercise is to do, the layers cannot do.
-
-    zero: the layers of this name are 0 after all: an answer that is right only then goes wrong before them
-    """
-    generator = torch.Generator(device="cpu").manual_seed(seed)
-    with torch.no_grad():
-        for name, parameter in net.named_parameters():
-            drawn = torch.randn(parameter.shape, generator=generator, device="cpu")
-            parameter.copy_(drawn / max(parameter[0].numel(), 4) ** 0.5 if parameter.ndim > 1 else 1 + 0.5 * drawn)
-            if zero and zero in name:
-                parameter.zero_()
-    net.forward = called_in_a_circle
-    return net.train(training)
-
-
-def called_in_a_circle(*args):
-    raise RecursionError("what you call here is the module that calls your function: the two would go round for ever")
 
 
 def block_cases() -> list[Case]:

@@ -12,21 +12,17 @@ from torch import Tensor
 
 from ..diffusion import q_sample
 from .cases import EIGHT, FIVE, IMAGES, OTHER_EIGHT, TWELVE, _step_case, normal, step_cases
-from .cases05 import LONG, loop_cases, training_cases
+from .cases05 import LONG, floats, loop_cases, pixel_cases, training_cases
 from .records import Case
 from .written import exercise
-
-
-def _tensor(*values: float) -> Tensor:
-    return torch.tensor(values, dtype=torch.float32, device="cpu")
 
 
 def kl_cases() -> list[Case]:
     shape, small = (3, 2, 4), (2,)
     m1, m2 = normal(shape, 1), normal(shape, 2)
     v1, v2 = normal(shape, 3).exp(), normal(shape, 4).exp()
-    column = _tensor(0.3, 1.5, 2.5).reshape(3, 1, 1)
-    zero_or_not, one_or_more, one_or_less = torch.cartesian_prod(_tensor(0, 1.5), _tensor(1, 4), _tensor(1, 0.25)).T
+    column = floats(0.3, 1.5, 2.5).reshape(3, 1, 1)
+    zero_or_not, one_or_more, one_or_less = torch.cartesian_prod(floats(0, 1.5), floats(1, 4), floats(1, 0.25)).T
     tiny = 1e-7 * normal(small, 5).exp(), 1e-7 * normal(small, 6).exp()
     plan = [
         ("tensors of shape (3, 2, 4)", m1, v1, m2, v2),
@@ -265,45 +261,6 @@ def simple_loss(noise, predicted, kind="l2", delta=1.0):
     huber = torch.where(d.abs() < delta, 0.5 * d**2, line)
     distance = {"l2": l2, "l1": l1, "huber": huber}[kind]
     return distance.mean()
-
-
-def levels(shape: tuple[int, ...], seed: int) -> Tensor:
-    """Image values: 256 levels from -1 to 1, both ends and their neighbours among them."""
-    generator = torch.Generator(device="cpu").manual_seed(seed)
-    level = torch.randint(0, 256, shape, generator=generator, device="cpu")
-    level.flatten()[:4] = torch.tensor([0, 255, 1, 254])
-    return level / 127.5 - 1
-
-
-def pixel_cases() -> list[Case]:
-    plan = [(IMAGES, 0.05), (IMAGES, 0.15), ((3, 1, 4, 4), (0.004, 0.05, 0.2))]
-    plan += [((12,), 0.2), ((4, 3), 0.1), ((5, 2), 1.0), ((3, 4), 0.02)]
-    cases = []
-    for seed, (shape, std) in enumerate(plan):
-        x0 = levels(shape, seed)
-        many, far, beyond = not isinstance(std, float), shape == (4, 3), shape == (3, 4)
-        value = _tensor(*std).reshape(-1, *[1] * (len(shape) - 1)) if many else std
-        distance = normal(shape, 30 + seed).clamp(-2, 2)  # no bin so unlikely that float32 loses its digits
-        if far or std == 1:  # such bins, then, in float64
-            x0, distance = x0.double(), (5 * distance.sign() if far else distance).double()
-        if beyond:
-            distance = 20 * distance.sign()
-        inside, next_to_end = x0.abs() < 0.999, (x0.abs() - 253 / 255).abs() < 0.001
-        narrow = inside & (torch.as_tensor(value, device="cpu") < 2 / 255)
-        facts = {
-            "where x_0 = -1": x0 < -0.999,
-            "where x_0 = 1": x0 > 0.999,
-            "where x_0 is -1 or 1": ~inside,
-            "where x_0 is next to -1 or 1": next_to_end,
-            "where std is less than a bin's width and x_0 neither -1 nor 1": narrow,
-            "for std of shape (B, 1, 1, 1)": many,
-            "where std is not 1": std != 1,
-            "where x_0 is five standard deviations or more from the mean": far or beyond,
-            "where the probability is below 1e-12": beyond,
-        }
-        label = f"x_0 of shape {shape}, std = {'of shape (3, 1, 1, 1)' if many else std}"
-        cases.append(Case(label, (x0, x0 + value * distance, value), facts))
-    return cases
 
 
 @exercise(

@@ -5,7 +5,7 @@
 
 import hashlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -87,6 +87,8 @@ def train(
     number("ema_decay", ema_decay, 0, 1)
     number("label_dropout", label_dropout, 0, 1)
     if t_around is not None:
+        if not isinstance(t_around, Sequence) or len(t_around) != 2:
+            raise ValueError(f"t_around must be None, or a mean and a deviation, got {t_around!r}")
         mean, deviation = t_around
         t_around = number("the mean of t_around", mean), number("the deviation of t_around", deviation, 0)
     number("save_minutes", save_minutes, 0, math.inf)

@@ -87,7 +87,10 @@ class Muon(torch.optim.Optimizer):
         group = self.param_groups[1]
         weights = [w for w in group["params"] if w.grad is not None]
         gradients, lr = [w.grad for w in weights], 5 * group["lr"]
-        momenta = [self.state[w].setdefault("momentum", torch.zeros_like(w)) for w in weights]
+        for w in weights:
+            if "momentum" not in self.state[w]:
+                self.state[w]["momentum"] = torch.zeros_like(w)
+        momenta = [self.state[w]["momentum"] for w in weights]
         if grad_scale is not None:
             gradients = [g / grad_scale for g in gradients]
         if found_inf is not None:  # a step that changes nothing: the host need not know
