@@ -40,6 +40,7 @@ import scipy
 import torch
 import torch.nn.functional as F
 from einops import rearrange
+from PIL import Image, ImageOps
 from torch import nn
 
 from ddpm_course import checks
@@ -48,6 +49,7 @@ from ddpm_course.checks.judge import Verdict
 FOLDER = Path(__file__).parent / "answers"
 IMPORTED = {"torch": torch, "F": F, "nn": nn, "np": np, "math": math, "random": random, "scipy": scipy}
 IMPORTED |= {"einops": einops, "rearrange": rearrange, "pairwise": pairwise}
+IMPORTED |= {"Image": Image, "ImageOps": ImageOps}
 STATEMENTS = ("return", "raise", "pass", "...", "assert", "yield", "exit", '"""')
 VERDICT = re.compile(r'(right|wrong|located|not attempted)(?: ([\w -]+))?(?: "(.*)")?:(?:  (.+))?')
 
