@@ -15,9 +15,8 @@ from torch import nn
 from ..diffusion import q_sample
 from ..schedules import cosine_schedule
 from .cases import normal
-from .cases07 import (
-    decay_cases, part_cases, rate_cases, resume_cases, scaled_cases, square_cases, update_cases,
-)  # fmt: skip
+from .cases07 import decay_cases, part_cases, rate_cases, resume_cases, scaled_cases, update_cases
+from .pictures07 import square_cases
 from .records import Case
 from .written import exercise
 
@@ -104,7 +103,6 @@ def learning_rate(step, steps, peak, warmup=50):
     "7.4",
     part_cases,
     first="ten pictures in parts of four. How many values does each part's loss average, and how many the whole's?",
-    free=(),
 )
 def accumulated_gradient(net, xt, t, noise, size, most=1.0):
     """The gradient of a batch's loss, by a network that has room for `size` pictures at a time.
