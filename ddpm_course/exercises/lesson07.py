@@ -164,11 +164,11 @@ def scaled_step(net, optimizer, loss, scale, good, interval=2000):
     if finite:
         optimizer.step()
         good += 1
+        if good >= interval:
+            scale *= 2
+            good = 0
     else:
         scale /= 2
-        good = 0
-    if good >= interval:
-        scale *= 2
         good = 0
     return scale, good
 
