@@ -29,7 +29,7 @@ def painted(squares: Tensor, mode: str, side: int, turn: int) -> Image.Image:
     rows, columns = squares.shape[:2]
     grey = np.ascontiguousarray(pixels[..., 0])
     if mode == "I;16":  # the low byte says nothing, where there is room for that
-        return Image.fromarray(grey.astype(np.uint16) * 256 + np.where(grey < 64, grey, 30).astype(np.uint16))
+        return Image.fromarray(grey.astype(np.uint16) * 256 + np.where(grey < 128, grey, grey - 120).astype(np.uint16))
     places = np.arange(rows)[:, None] + 2 * np.arange(columns)
     alpha = np.array([255, 0, 128], np.uint8)[places % 3].repeat(side, 0).repeat(side, 1)
     if mode.startswith("P"):
@@ -43,7 +43,7 @@ def painted(squares: Tensor, mode: str, side: int, turn: int) -> Image.Image:
     else:
         image = Image.fromarray(np.dstack([grey if mode == "LA" else pixels, alpha]))
     file, exif = io.BytesIO(), Image.Exif()
-    more = {"transparency": rows * columns // 2} if mode == "P, transparent" else {}
+    more = {"transparency": 1} if mode == "P, transparent" else {}
     if turn > 1:
         exif[274] = turn
         more["exif"] = exif
