@@ -73,9 +73,9 @@ def update_cases() -> list[Case]:
 
 
 def rate_cases() -> list[Case]:
-    plan = [(0, 400, 0.5), (1, 400, 0.5), (25, 400, 0.5), (49, 400, 0.5), (50, 400, 0.5), (51, 400, 0.5)]
-    plan += [(137, 400, 0.5), (225, 400, 0.5), (313, 400, 0.5), (399, 400, 0.5), (400, 400, 0.5), (450, 400, 0.5)]
-    plan += [(790, 400, 0.5), (0, 90, 2.0, 10), (9, 90, 2.0, 10), (10, 90, 2.0, 10), (30, 90, 2.0, 10)]
+    plan = [(0, 400, 0.5), (1, 400, 0.5), (25, 400, 0.8), (49, 400, 0.5), (50, 400, 0.5), (51, 400, 0.5)]
+    plan += [(137, 400, 0.8), (225, 400, 0.5), (313, 400, 0.5), (399, 400, 0.5), (400, 400, 0.8), (450, 400, 0.5)]
+    plan += [(790, 400, 0.5), (0, 90, 2.0, 10), (9, 90, 0.5, 10), (10, 90, 2.0, 10), (30, 90, 0.5, 10)]
     plan += [(89, 90, 2.0, 10), (3, 8, 1.5, 20), (8, 8, 1.5, 20), (9, 8, 1.5, 20)]
     plan += [(19, 20, 1.5, 20), (0, 5, 1.5, 1), (3, 5, 1.5, 1)]
     cases = []
@@ -110,7 +110,7 @@ class Roomy(nn.Module):
             raise MemoryError(f"this network has room for {self.room} items at a time, and is given {len(x)}")
         if len(x) != len(t):
             raise ValueError(f"{len(x)} items and {len(t)} steps t")
-        late = (t.float() / 5).reshape(-1, *[1] * (x.ndim - 1))
+        late = (t.to(x.dtype) / 5).reshape(-1, *[1] * (x.ndim - 1))
         a, b, c = self.scale
         d, e = self.shift
         return (a * x + b * late * x + c * x.abs() + d + e * late) * (1.0 if self.training else 0.5)
