@@ -73,6 +73,13 @@ def test_somebody_elses_network_trains_in_the_courses_loop_and_counts_from_0(les
     assert torch.cat(given).unique().tolist() == [0] and not torch.equal(layer.weight, before)
 
 
+def test_a_guess_stands_below_the_answer_and_an_empty_one_leaves_no_trace(lesson):
+    given = {"transposed_convolution": lesson04.transposed_convolution}
+    empty, guessed = (lesson.run("paint", guess_middle=guess, **given)["printed"] for guess in (None, 9))
+    assert "in the middle: 10" in empty and "guess" not in empty and "None" not in empty
+    assert guessed.replace("your guess: 9\n", "") == empty != guessed
+
+
 def test_the_broken_wrapper_has_the_faults_that_the_tests_beside_it_show(lesson):
     """And the fourth, which nothing shows for 28 x 28: the answer lies four rows and columns off."""
     left = lesson.run("sizes", "sizes-broken", "sizes-tests")
