@@ -182,7 +182,7 @@ def generate(
     y: Tensor | None = None,
     generator: torch.Generator | None = None,
     chunk: int = 250,
-    sampler: Callable[..., Iterator[Step]] = ddim_steps,
+    sampler: Callable[..., Iterator[Step]] = ancestral_steps,
     progress: bool = True,
 ) -> Tensor:
     """Any number of samples, `chunk` at a time, so that memory grows with neither their number nor the steps.
@@ -190,7 +190,7 @@ def generate(
     shape:    (N, ...) of all the data to make
     steps:    network calls for each chunk
     y:        (N,) labels in 0..net.num_classes - 1, or None
-    sampler:  `ddim_steps`, `ancestral_steps` or another that takes the same arguments; `functools.partial` sets eta,
+    sampler:  `ancestral_steps`, `ddim_steps` or another that takes the same arguments; `functools.partial` sets eta,
               times and the others that are not here
     returns   (N, ...) on the CPU, in the data's range
     raises    ValueError if shape, chunk, y or what the sampler takes do not fit

@@ -401,7 +401,7 @@ MISFITS = [
     ),
     *(
         (f"{name} must be .* from 0 to 1, got", {name: x})
-        for name in ("ema_decay", "label_dropout")
+        for name in ("ema_decay", "label_dropout", "t_even")
         for x in (10, -1, "1")
     ),
     *(("save_minutes must be", dict(save_minutes=x)) for x in (-1, math.nan)),

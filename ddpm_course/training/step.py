@@ -111,11 +111,13 @@ class Training:
         weight_decay: float = 0.01,
         clip: float = 1.0,
         t_around: tuple[float, float] | None = None,
+        t_even: float = 0.0,
         label_dropout: float = 0.0,
         kind: str = "l2",
     ):
         self.diffusion, self.team, self.device, self.lr, self.seed = diffusion, team, team.device, lr, seed
-        self.batch_size, self.t_around, self.label_dropout, self.kind = batch_size, t_around, label_dropout, kind
+        self.batch_size, self.label_dropout, self.kind = batch_size, label_dropout, kind
+        self.t_draws = dict(around=t_around, even=t_even)
         self.accumulate, self.clip = accumulate, clip
         self.net = net.to(self.device, memory_format=torch.channels_last).train()
         self.dtype = data_dtype(net) or torch.float32
@@ -160,7 +162,7 @@ class Training:
         if y is not None:
             drop = torch.rand(n, device=device, generator=generator)[share] < self.label_dropout
             y = torch.where(drop, self.net.num_classes, y)
-        t = self.diffusion.schedule.sample_t(n, around=self.t_around, device=device, generator=generator)[share]
+        t = self.diffusion.schedule.sample_t(n, **self.t_draws, device=device, generator=generator)[share]
         noise = torch.randn(n, *x.shape[1:], dtype=self.dtype, device=device, generator=generator)[share]
 
         self.optimizer.zero_grad()

@@ -32,7 +32,7 @@ from ddpm_course.samplers import ancestral_steps, ddim_steps, generate
 from ddpm_course.training import best_device, load_pretrained, train
 from ddpm_course.unet import UNet
 
-SAMPLES, DDIM_STEPS = 1000, 50  # of the Fréchet distance
+SAMPLES = 1000  # of the Fréchet distance
 SHAPE = (64, 1, 28, 28)  # of the images whose sampling is timed
 TIMED_STEPS = 50  # a sampler with more steps than this is timed on so many, and scaled
 SHORT_MINUTES = 0.2  # of training, where only its speed is asked for
@@ -79,7 +79,7 @@ def row(name: str, minutes: float, short: bool = False) -> dict:
         net, seen, seconds = run.ema.net, run.step * keywords["batch_size"], run.seconds
         total = default(generate, "steps")
         few = y if y is None else y[: SHAPE[0]]
-        sampler, steps = f"DDIM, {total} steps", ddim_steps(net.eval(), diffusion, SHAPE, total, y=few)
+        sampler, steps = f"ancestral, {total} steps", ancestral_steps(net.eval(), diffusion, SHAPE, total, y=few)
     memory = peak_memory(device)  # of training: what sampling takes depends on how many images at once
     peak = max(peak, matrix_rate(device))  # a shared machine has slow moments, and the first may have been one
     result = dict(
@@ -99,7 +99,7 @@ def row(name: str, minutes: float, short: bool = False) -> dict:
     )
     if not short:
         shape, g = (SAMPLES, *SHAPE[1:]), torch.Generator(device).manual_seed(0)
-        samples = generate(net, diffusion, shape, DDIM_STEPS, y=y, sampler=ddim_steps, progress=False, generator=g)
+        samples = generate(net, diffusion, shape, y=y, progress=False, generator=g)
         result["frechet"] = round(frechet_distance(samples, features(load_images(split="test")[0])), 2)
     return result
 
@@ -188,7 +188,7 @@ def synchronize(device: torch.device) -> None:
 SAMPLERS = {  # what the curve compares, on the bundled network: a sampler and a scale of guidance
     "DDIM": (ddim_steps, None),
     "ancestral, β̃": (ancestral_steps, None),
-    "DDIM, guidance 1.5": (ddim_steps, 1.5),
+    "ancestral, guidance 1.5": (ancestral_steps, 1.5),
 }
 
 
