@@ -33,11 +33,11 @@ def test_orthogonalising_keeps_the_directions_and_evens_their_lengths(shape):
     assert lengths.min() > 0.6 and lengths.max() < 1.25
 
 
-def test_matrices_inside_are_all_but_the_layers_at_the_images_and_embeddings():
+def test_matrices_inside_are_all_but_the_layers_at_the_images_and_the_codes_for_t_and_class():
     net = little_net()
     inside = {id(w) for w in matrices_inside(net)}
     outside = [name for name, w in net.named_parameters() if w.ndim > 1 and id(w) not in inside]
-    assert outside == ["label.weight", "stem.weight", "out.weight"]
+    assert outside == ["time.0.weight", "time.2.weight", "label.weight", "stem.weight", "out.weight"]
     assert all(w.ndim > 1 for w in matrices_inside(net))
     shared = nn.Sequential(a := nn.Linear(32, 32), a)
     assert len(matrices_inside(shared)) == 1
