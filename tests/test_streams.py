@@ -152,7 +152,7 @@ ODD = [
 ]
 
 
-@pytest.mark.parametrize("complaint, source", ODD, ids=lambda value: str(value)[:30])
+@pytest.mark.parametrize("complaint, source", ODD, ids=[complaint[:30] for complaint, _ in ODD])
 def test_what_no_stream_is_made_of_is_named(complaint, source):
     with pytest.raises(ValueError, match=complaint):
         stream(iter(source) if isinstance(source, list) else source)
