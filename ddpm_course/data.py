@@ -93,7 +93,7 @@ def load_images(
     if not str(name) or not os.path.isdir(folder):
         if os.path.isfile(folder):
             raise ValueError(f"{shown(folder)} is a file: give the folder that it lies in")
-        raise ValueError(f"{shown(repr(name))} is neither a folder nor one of: bundled, {', '.join(HUB)}, emoji")
+        raise ValueError(f"{shown(repr(name))} is neither a folder nor one of: {', '.join([*BUNDLED, *HUB])}")
     rows, counts = _from_folder(folder, split, left_out)
     images, labels = _decode(rows, size, limit, left_out)
     print(_summary(folder, split, rows, counts, images, labels) + not_read(left_out))

@@ -184,6 +184,22 @@ def test_images_come_scaled_beside_their_labels_of_which_some_become_the_null_cl
     assert x0.dtype == torch.float32 and error[y < 50].max() < 1e-6 and abs((y == 50).sum() - 1000) < 137
 
 
+@pytest.mark.parametrize("even", [0.0, 0.25])
+def test_most_t_are_drawn_around_a_middle_and_a_share_evenly(monkeypatch, even):
+    """Around T / 2 with no deviation at all, so that what lies elsewhere was drawn evenly; to five of its deviations."""
+    seen, net, T = [], small(), DIFFUSION.schedule.T
+
+    def watched(net, diffusion, x0, y, *args, t, **kwargs):
+        seen.append(t)
+        return net.net.out.bias.sum() * torch.ones(len(x0))
+
+    monkeypatch.setattr(one_step, "diffusion_loss", watched)
+    go(80, net=net, batch_size=50, t_around=(0, 0), t_even=even)
+    t, expected = torch.cat(seen), even * (1 - 1 / T)
+    elsewhere = (t != math.ceil(T / 2)).double().mean()
+    assert abs(elsewhere - expected) <= 5 * (expected * (1 - expected) / len(t)) ** 0.5
+
+
 def test_one_seed_one_training_whoever_watches():
     """Watched by the lessons' own LiveTraining, and by one that draws from the global generator and from the network;
     with labels as files have them, in small integers. Dropout stays on, whatever mode the watcher leaves behind."""
