@@ -56,24 +56,24 @@ class Schedule:
         n: int,
         *,
         around: tuple[float, float] | None = None,
-        even: float = 0.0,
+        uniform: float = 0.0,
         device: torch.device | str = "cpu",
         generator: torch.Generator | None = None,
     ) -> Tensor:
         """(n,) training steps in 1…T, the only place where the course draws t.
 
-        around: None draws them uniformly (Ho et al., Algorithm 1); a mean and a deviation make log(t / (T - t)) normal
-                with these, so that most t come from the middle (the logit-normal of Esser et al., 2024, section 3.1)
-        even:   the share of them that is uniform all the same, in [0, 1]: the normal hardly ever goes to the ends
+        around:  None draws them uniformly (Ho et al., Algorithm 1); a mean and a deviation make log(t / (T - t)) normal
+                 with these, so that most t come from the middle (the logit-normal of Esser et al., 2024, section 3.1)
+        uniform: the share that is drawn uniformly all the same, in [0, 1]: the normal hardly ever goes to the ends
         """
         n = whole("n", n, 0)
         if around is None:
             return torch.randint(1, self.T + 1, (n,), device=device, generator=generator)
         mean, deviation = around
         share = torch.sigmoid(mean + deviation * torch.randn(n, device=device, generator=generator))  # of T, in (0, 1)
-        if even:
+        if uniform:
             drawn = torch.rand(n, device=device, generator=generator)
-            share = torch.where(drawn < even, drawn / even, share)
+            share = torch.where(drawn < uniform, drawn / uniform, share)
         return (self.T * share).ceil().long().clamp(1, self.T)
 
     def q_coefficients(self, t: Tensor | int, like: Tensor) -> tuple[Tensor, Tensor]:

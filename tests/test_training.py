@@ -184,9 +184,9 @@ def test_images_come_scaled_beside_their_labels_of_which_some_become_the_null_cl
     assert x0.dtype == torch.float32 and error[y < 50].max() < 1e-6 and abs((y == 50).sum() - 1000) < 137
 
 
-@pytest.mark.parametrize("even", [0.0, 0.25])
-def test_most_t_are_drawn_around_a_middle_and_a_share_evenly(monkeypatch, even):
-    """Around T / 2 with no deviation at all, so that what lies elsewhere was drawn evenly; to five of its deviations."""
+@pytest.mark.parametrize("uniform", [0.0, 0.25])
+def test_most_t_are_drawn_around_a_middle_and_a_share_uniformly(monkeypatch, uniform):
+    """Around T / 2 with no deviation at all: what lies elsewhere was drawn uniformly, to five of its deviations."""
     seen, net, T = [], small(), DIFFUSION.schedule.T
 
     def watched(net, diffusion, x0, y, *args, t, **kwargs):
@@ -194,8 +194,8 @@ def test_most_t_are_drawn_around_a_middle_and_a_share_evenly(monkeypatch, even):
         return net.net.out.bias.sum() * torch.ones(len(x0))
 
     monkeypatch.setattr(one_step, "diffusion_loss", watched)
-    go(80, net=net, batch_size=50, t_around=(0, 0), t_even=even)
-    t, expected = torch.cat(seen), even * (1 - 1 / T)
+    go(80, net=net, batch_size=50, t_around=(0, 0), t_uniform=uniform)
+    t, expected = torch.cat(seen), uniform * (1 - 1 / T)
     elsewhere = (t != math.ceil(T / 2)).double().mean()
     assert abs(elsewhere - expected) <= 5 * (expected * (1 - expected) / len(t)) ** 0.5
 
@@ -417,7 +417,7 @@ MISFITS = [
     ),
     *(
         (f"{name} must be .* from 0 to 1, got", {name: x})
-        for name in ("ema_decay", "label_dropout", "t_even")
+        for name in ("ema_decay", "label_dropout", "t_uniform")
         for x in (10, -1, "1")
     ),
     *(("save_minutes must be", dict(save_minutes=x)) for x in (-1, math.nan)),

@@ -25,7 +25,7 @@ from .step import Run, Training
 
 FAST_STEPS = 6
 # what states of older trainings had, and do not mention
-NEWER = dict(accumulate=1, weight_decay=0.01, clip=1.0, t_even=0.0)
+NEWER = dict(accumulate=1, weight_decay=0.01, clip=1.0, t_uniform=0.0)
 
 
 def train(
@@ -43,7 +43,7 @@ def train(
     clip: float = 1.0,
     ema_decay: float = 0.995,
     t_around: tuple[float, float] | None = (-0.6, 1.0),
-    t_even: float = 0.0,
+    t_uniform: float = 0.0,
     label_dropout: float = 0.1,
     kind: str = "l2",
     seed: int = 0,
@@ -73,7 +73,7 @@ def train(
     clip:           the largest length of a step's gradient, longer ones are cut to it; math.inf for no limit
     ema_decay:      of the moving average of the weights, in [0, 1], see `EMA`
     t_around:       where most t are drawn, see `Schedule.sample_t`; None for uniform ones, as in the paper
-    t_even:         the share that is drawn uniformly all the same; bits per dimension need the smallest t (lesson 08)
+    t_uniform:      the share that is drawn uniformly all the same; bits per dimension need the smallest t (lesson 08)
     kind:           of the loss, see `diffusion_loss`
     seed:           of data order, dropped labels, t and noise; not of dropout, nor of the weights net starts with
     device:         where to train; `best_device()` by default
@@ -105,7 +105,7 @@ def train(
     weight_decay = number("weight_decay", weight_decay, 0)
     number("ema_decay", ema_decay, 0, 1)
     number("label_dropout", label_dropout, 0, 1)
-    t_even = number("t_even", t_even, 0, 1)
+    t_uniform = number("t_uniform", t_uniform, 0, 1)
     if t_around is not None:
         if not isinstance(t_around, Sequence) or len(t_around) != 2:
             raise ValueError(f"t_around must be None, or a mean and a deviation, got {t_around!r}")
@@ -126,7 +126,7 @@ def train(
         raise ValueError(f"a batch of {batch_size} is too small for {parts}: each needs two images of it")
     settings = dict(
         batch_size=batch_size, accumulate=accumulate, lr=lr, weight_decay=weight_decay, clip=clip, ema_decay=ema_decay,
-        t_around=t_around, t_even=t_even, label_dropout=label_dropout, kind=kind, seed=seed,
+        t_around=t_around, t_uniform=t_uniform, label_dropout=label_dropout, kind=kind, seed=seed,
     )  # fmt: skip
     about = {}
     if checkpoint is not None:

@@ -111,13 +111,13 @@ class Training:
         weight_decay: float = 0.01,
         clip: float = 1.0,
         t_around: tuple[float, float] | None = None,
-        t_even: float = 0.0,
+        t_uniform: float = 0.0,
         label_dropout: float = 0.0,
         kind: str = "l2",
     ):
         self.diffusion, self.team, self.device, self.lr, self.seed = diffusion, team, team.device, lr, seed
         self.batch_size, self.label_dropout, self.kind = batch_size, label_dropout, kind
-        self.t_draws = dict(around=t_around, even=t_even)
+        self.t_draws = dict(around=t_around, uniform=t_uniform)
         self.accumulate, self.clip = accumulate, clip
         self.net = net.to(self.device, memory_format=torch.channels_last).train()
         self.dtype = data_dtype(net) or torch.float32
