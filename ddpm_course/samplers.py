@@ -30,7 +30,10 @@ Coefficients = Callable[[GaussianDiffusion, Tensor, Tensor], tuple[Tensor, ...]]
 
 
 class Step(NamedTuple):
-    """One reverse step: the i-th of n, from t to s. `x` is x_s after it, `x0` the estimate of x_0 it used."""
+    """One step: the i-th of n, from t to s. `x` is x_s after it, `x0` the estimate of x_0 it used.
+
+    s is earlier than t, or later where data is encoded, or the same where a solver corrects the step before.
+    """
 
     i: int
     n: int
