@@ -64,9 +64,9 @@ def points(n=401):
 
 def error_at_the_last_level(sampler, n):
     """On a grid of n even steps in u, from 0.99 to 0.02 of the cosine schedule, against the exact state there."""
-    schedule = schedule_through(cosine_alpha_bar(torch.linspace(0.02, 0.99, n + 1)))
-    start, end = points(101), None
-    steps = sampler(estimate_of(schedule), GaussianDiffusion(schedule, "x0"), (101, 1), clip=False, x_T=start[:, None])
+    schedule = schedule_through(cosine_alpha_bar(torch.linspace(0.02, 0.99, n + 1, dtype=F64)))
+    start, end = points(), None
+    steps = sampler(estimate_of(schedule), GaussianDiffusion(schedule, "x0"), (401, 1), clip=False, x_T=start[:, None])
     for step in steps:
         if step.s == 1:  # and the corrected one, which comes after, where there is one
             end = step.x[:, 0]
@@ -114,9 +114,9 @@ def test_the_last_step_alone_makes_that_difference_whatever_the_coordinate():
     assert few == pytest.approx(8.8e-3, rel=0.02) and many == pytest.approx(2.6e-4, rel=0.05)
 
 
-@pytest.mark.parametrize("u", [(1e-4, 1.0), (1e-9, 1 - 1e-9)])
+@pytest.mark.parametrize("u", [(1e-4, 1 - 1e-6), (1e-9, 1 - 1e-9)])
 def test_neither_end_of_continuous_time_divides_by_zero(u):
-    assert cosine_alpha_bar(torch.tensor([0.0])).item() == 1
+    assert cosine_alpha_bar(torch.zeros(1, dtype=F64)).item() == 1
     schedule = schedule_through(cosine_alpha_bar(torch.linspace(*u, 11, dtype=F64)))
     start, net = points(21)[:, None], estimate_of(schedule)
     for sampler in (ddim_steps, heun_steps, partial(heun_steps, smooth_end=True), multistep_steps):
@@ -129,8 +129,8 @@ def test_neither_end_of_continuous_time_divides_by_zero(u):
 
 def test_a_schedule_through_given_levels_has_them():
     table = linear_schedule(50)
-    assert (schedule_through(table.alpha_bar[1:]).alpha_bar - table.alpha_bar).abs().max() < 1e-15
-    u = torch.arange(1001) / 1000
+    assert torch.equal(schedule_through(table.alpha_bar[1:]).alpha_bar, table.alpha_bar)
+    u = torch.arange(1001, dtype=F64) / 1000
     assert (
         cosine_alpha_bar(u)[:999] - cosine_schedule().alpha_bar[:999]
     ).abs().max() < 1e-12  # not clipped up to there
@@ -157,7 +157,10 @@ def test_a_point_of_data_is_reached_by_the_estimate_and_missed_by_half_the_last_
         assert error < 1e-12 if not smooth_end else 0.07 < error < 0.09  # the angle at t = 100 is 0.165
 
 
-@pytest.mark.parametrize("name", list(TIMES := {"even": None, "uneven": [1000, 700, 699, 350, 33, 5, 1, 0]}))
+TIMES = {"even": None, "uneven": [1000, 700, 699, 350, 33, 5, 1, 0]}
+
+
+@pytest.mark.parametrize("name", list(TIMES))
 @pytest.mark.parametrize("predicts", ["noise", "v"])
 @with_and_without_clipping
 @pytest.mark.parametrize("schedule", list(SCHEDULES))
@@ -216,7 +219,7 @@ def test_the_three_conventions_are_those_of_diffusers(spacing, n):
     times = spaced_timesteps(1000, n, spacing)
     assert times == [t + 1 for t in scheduler.timesteps.tolist()] + [0]
     assert (times[0] == 1000) == (spacing != "leading" or n == 1000)
-    assert (times[-2] == 1) == (spacing != "trailing" or n == 1000)
+    assert (times[-2] == 1) == (spacing != "trailing" or n > 900)
     assert spaced_timesteps(1000, 1, spacing)[0] == (1000 if spacing == "trailing" else 1)  # as theirs
 
 
@@ -306,22 +309,25 @@ def test_the_marginals_of_the_process_behind_ddim_do_not_depend_on_sigma(eta):
 
 
 def test_encoding_arrives_where_the_quantile_map_says_and_decoding_returns():
-    """From 2,001 points of data to x_T and back, on the linear table: Heun's error at 250 steps is what t = 1 leaves."""
-    schedule, data = linear_schedule(), torch.linspace(-0.8, 0.85, 201, dtype=F64)
-    diffusion, net = GaussianDiffusion(schedule, "x0"), estimate_of(linear_schedule())
+    """From 200 even shares of the data to x_T and back, on the linear table."""
+    schedule, shares = linear_schedule(), (torch.arange(200, dtype=F64) + 0.5) / 200
+    data = moved(torch.special.ndtri(shares), schedule.alpha_bar[-1] * 0, schedule.alpha_bar[0])
+    diffusion, net = GaussianDiffusion(schedule, "x0"), estimate_of(schedule)
     exact = moved(data, schedule.alpha_bar[0], schedule.alpha_bar[-1])
     codes, returned = {}, {}
     for name, sampler in dict(ddim=ddim_steps, heun=heun_steps, multistep=multistep_steps).items():
         for n in (10, 50, 250):
             *_, last = encode_steps(net, diffusion, data[:, None], n, solver=name, clip=False)
             codes[name, n] = rms(last.x[:, 0] - exact)
-            *_, back = sampler(net, diffusion, (201, 1), n, clip=False, x_T=last.x)
+            *_, back = sampler(net, diffusion, (200, 1), n, clip=False, x_T=last.x)
             returned[name, n] = rms(back.x[:, 0] - data)
-            assert (last.t, last.s) == ((1000, 1000) if name == "heun" else (last.t, 1000))
-    print(codes, returned)
+            assert last.s == 1000 and (last.t == 1000) == (name == "heun")
     for found in (codes, returned):
-        assert all(found[name, 10] > found[name, 50] > found[name, 250] for name in ("ddim", "heun", "multistep"))
-        assert all(found[name, 250] < found["ddim", 250] / 5 for name in ("heun", "multistep"))
+        assert all(
+            found[name, 10] > 1.5 * found[name, 50] > 4 * found[name, 250] for name in ("ddim", "heun", "multistep")
+        )
+        assert max(found["heun", 250], found["multistep", 250]) < found["ddim", 250] / 2
+    assert codes["heun", 250] < 0.006 < codes["ddim", 250] and max(returned.values()) < 0.15
 
 
 @pytest.mark.parametrize("sampler", [heun_steps, heun_in_sigma, multistep_steps])
