@@ -130,6 +130,8 @@ def test_neither_end_of_continuous_time_divides_by_zero(u):
 def test_a_schedule_through_given_levels_has_them():
     table = linear_schedule(50)
     assert torch.equal(schedule_through(table.alpha_bar[1:]).alpha_bar, table.alpha_bar)
+    steep = torch.tensor([0.9, 1e-12, 1e-24], dtype=F64)  # 1 - beta would have four digits of alpha
+    assert torch.equal(schedule_through(steep).alpha_bar[1:], steep)
     u = torch.arange(1001, dtype=F64) / 1000
     assert (
         cosine_alpha_bar(u)[:999] - cosine_schedule().alpha_bar[:999]
