@@ -29,10 +29,12 @@ from .pixels import to_uint8, to_unit_range  # noqa: F401 - the lessons import t
 if TYPE_CHECKING:
     import datasets
 
+BUNDLED = {"bundled": "fashion_mnist", "emoji": "emoji"}  # folders of ASSETS
 ASSETS = next(p for p in (Path(__file__).parent / "assets", Path(__file__).parent.parent / "assets") if p.is_dir())
 CLASS_NAMES = (
     "T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot",
 )  # fmt: skip
+EMOJI_CLASSES = ("smileys", "people", "animals", "food", "travel", "activities", "objects", "symbols")
 HUB = {  # repository, column with the image, rows to read unless asked otherwise
     "fashion_mnist": ("zalando-datasets/fashion_mnist", None),
     "mnist": ("ylecun/mnist", None),
@@ -56,8 +58,9 @@ def load_images(
 ) -> tuple[Tensor, Tensor | None]:
     """Read images and labels.
 
-    name:    "bundled" (24,000 Fashion-MNIST images, 4,000 for testing); "fashion_mnist", "mnist", "cifar10" or
-             "celeba" from the Hugging Face hub; or the path of a folder with images, or with Parquet as the hub has it
+    name:    "bundled" (24,000 Fashion-MNIST images, 4,000 for testing) or "emoji" (1,210 in colour, 131 for testing),
+             which need no network; "fashion_mnist", "mnist", "cifar10" or "celeba" from the Hugging Face hub; or the
+             path of a folder with images, or with Parquet as the hub has it
     split:   "train", "test" or "validation"; a folder that has no splits is "train" as a whole
     size:    crop the largest square in the centre and resize it to this; needed where the images differ in size
     limit:   read this many rows at most (celeba: 10,000 unless given)
@@ -77,8 +80,8 @@ def load_images(
     if not isinstance(split, str):
         raise ValueError(f'split must be "train", "test" or "validation", got {split!r}')
     split, left_out = SPLITS.get(split.casefold(), split), defaultdict(list)
-    if name == "bundled":
-        return _decode(_from_folder(ASSETS / "fashion_mnist", split, left_out)[0], size, limit, left_out)
+    if name in BUNDLED:
+        return _decode(_from_folder(ASSETS / BUNDLED[name], split, left_out)[0], size, limit, left_out)
     if name in HUB:
         repository, default_limit = HUB[name]
         limit = limit or default_limit
@@ -90,7 +93,7 @@ def load_images(
     if not str(name) or not os.path.isdir(folder):
         if os.path.isfile(folder):
             raise ValueError(f"{shown(folder)} is a file: give the folder that it lies in")
-        raise ValueError(f"{shown(repr(name))} is neither a folder nor one of: bundled, {', '.join(HUB)}")
+        raise ValueError(f"{shown(repr(name))} is neither a folder nor one of: {', '.join([*BUNDLED, *HUB])}")
     rows, counts = _from_folder(folder, split, left_out)
     images, labels = _decode(rows, size, limit, left_out)
     print(_summary(folder, split, rows, counts, images, labels) + not_read(left_out))

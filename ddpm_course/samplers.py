@@ -1,16 +1,18 @@
 """From noise to images: ancestral sampling (lesson 06) and DDIM (lesson 09).
 
-Both samplers are one loop. In a step from t to an earlier s the network's output is read as an estimate
+All samplers are one loop. In a step from t to an earlier s the network's output is read as an estimate
 of x_0, and x_s is drawn from a Gaussian whose mean is a weighted sum of that estimate and x_t:
 
     x_s = on_x0 * x0 + on_xt * x_t + sigma * z
 
-They differ in the three numbers only, which are computed in float64 before the loop starts. A sampler is
-a generator: it hands you every step, and you decide what to keep.
+They differ in the three numbers only, which are computed in float64 before the loop starts. (The solvers
+of second order, in solvers.py, have two more, for the estimate and the x of the call before.) A sampler
+is a generator: it hands you every step, and you decide what to keep.
 """
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -22,12 +24,16 @@ from .arguments import as_labels, as_tensor, number, whole
 from .diffusion import GaussianDiffusion, posterior_coefficients
 from .nets import call, data_dtype, device_of, evaluating  # lesson 00 imports device_of from here
 from .schedules import check_float
+from .times import falling_times, spaced_timesteps  # noqa: F401, the second one for lessons 01 and 06
 
-Coefficients = Callable[[GaussianDiffusion, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
+Coefficients = Callable[[GaussianDiffusion, Tensor, Tensor], tuple[Tensor, ...]]
 
 
 class Step(NamedTuple):
-    """One reverse step: the i-th of n, from t to s. `x` is x_s after it, `x0` the estimate of x_0 it used."""
+    """One step: the i-th of n, from t to s. `x` is x_s after it, `x0` the estimate of x_0 it used.
+
+    s is earlier than t, or later where data is encoded, or the same where a solver corrects the step before.
+    """
 
     i: int
     n: int
@@ -37,27 +43,16 @@ class Step(NamedTuple):
     x0: Tensor
 
 
-def spaced_timesteps(T: int, steps: int | None = None) -> list[int]:
-    """`steps` + 1 times from T down to 0, as even as integers allow; both ends are visited.
-
-    raises ValueError unless 1 <= steps <= T
-    """
-    T = whole("T", T, 1)
-    steps = T if steps is None else whole("steps", steps, 1, T, ", as many as the schedule has")
-    return [round(T * (steps - i) / steps) for i in range(steps + 1)]
-
-
 def ancestral_coefficients(
     diffusion: GaussianDiffusion, alpha_bar_t: Tensor, alpha_bar_s: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """on_x0, on_xt and sigma of q(x_s | x_t, x_0) for every step, from float64 (steps,) each."""
+    """on_x0, on_xt and sigma of q(x_s | x_t, x_0) for every step, float64 (steps,) each."""
     on_x0, on_xt, variance = posterior_coefficients(alpha_bar_t, alpha_bar_s)
     if diffusion.variance == "large":
         variance = 1 - alpha_bar_t / alpha_bar_s
     return on_x0, on_xt, variance.sqrt()
 
 
-@torch.no_grad()
 def ancestral_steps(
     net: Callable[..., Tensor],
     diffusion: GaussianDiffusion,
@@ -71,6 +66,7 @@ def ancestral_steps(
     device: torch.device | str | None = None,
     generator: torch.Generator | None = None,
     coefficients: Coefficients = ancestral_coefficients,
+    twice: bool = False,
 ) -> Iterator[Step]:
     """Algorithm 2 of Ho et al. (2020), at any stride: x_s is drawn from q(x_s | x_t, x_0) at the estimate of x_0.
 
@@ -83,16 +79,14 @@ def ancestral_steps(
     times:        visit these times, from the first (T, as a rule) down to 0, instead of evenly spaced ones
     device:       where to sample; by default where x_T is, else where the network's parameters are
     generator:    of the random numbers, on the same device: x_T first, then one z a step, and none where sigma is 0
-    coefficients: the three numbers of every step, for another sampler
+    coefficients: the numbers of every step, for another sampler
+    twice:        visit the times between the ends twice, for a sampler that corrects each step with a second call
     yields        a Step for every network call
     raises        ValueError, at the first step, if shape, steps, times, y or x_T do not fit
 
     All but the network is computed in x_T's type, by default float32, or float64 where the weights are.
     """
-    T, shape = diffusion.schedule.T, _whole_shape(shape)
-    times = spaced_timesteps(T, steps) if times is None else [whole("every one of times", t, 0, T) for t in times]
-    if len(times) < 2 or times[-1] != 0 or not all(t > s for t, s in pairwise(times)):
-        raise ValueError(f"times must fall from at most {T} to 0, got {times}")
+    shape, times = _whole_shape(shape), falling_times(diffusion.schedule.T, steps, times)
     if x_T is None:
         device = device or device_of(net)
         x = torch.randn(shape, dtype=data_dtype(net), device=device, generator=generator)
@@ -101,28 +95,65 @@ def ancestral_steps(
         check_float(x)
         if x.shape != shape:
             raise ValueError(f"x_T must have shape {shape}, got {tuple(x.shape)}")
-        device = device or x.device
+    if twice:
+        times = times[:1] + [t for t in times[1:-1] for _ in range(2)] + times[-1:]
+    yield from walk(net, diffusion, x, times, coefficients, y=y, clip=clip, device=device, generator=generator)
+
+
+@torch.no_grad()
+def walk(
+    net: Callable[..., Tensor],
+    diffusion: GaussianDiffusion,
+    x: Tensor,
+    times: list[int],
+    coefficients: Coefficients,
+    *,
+    y: Tensor | None = None,
+    clip: bool = True,
+    device: torch.device | str | None = None,
+    generator: torch.Generator | None = None,
+) -> Iterator[Step]:
+    """The loop of all samplers: from x at times[0] to times[-1], in either direction, one network call for each pair.
+
+    coefficients: from alpha_bar at the t and at the s of all pairs, on_x0, on_xt and sigma, float64 (steps,) each,
+                  and if two more follow, the weights of the estimate and of the x that the call before had
+    The other arguments, and what is yielded, are those of `ancestral_steps`.
+    """
+    device = device or x.device
     if y is not None:
         y = as_labels("y", y, len(x), getattr(net, "num_classes", None)).to(device)
 
     alpha_bar = diffusion.schedule.alpha_bar[times]  # float64, on the CPU
-    on_x0, on_xt, sigma = coefficients(diffusion, alpha_bar[:-1], alpha_bar[1:])
+    on_x0, on_xt, sigma, *on_last = coefficients(diffusion, alpha_bar[:-1], alpha_bar[1:])
     sigma[-1] = 0  # the last step returns the mean
     on_x0, on_xt, sigma = on_x0.tolist(), on_xt.tolist(), sigma.tolist()  # plain numbers: no copies to a GPU later
+    on_last = list(zip(*(numbers.tolist() for numbers in on_last), strict=True))
 
-    itself, last_estimate = getattr(net, "self_condition", False), None  # for networks that ask for it
+    itself = getattr(net, "self_condition", False)  # for networks that ask for the estimate before
+    last_x0 = last_x = None
     for i, (t, s) in enumerate(pairwise(times)):
         with evaluating(net):  # and not around the loop: between two steps the network is whoever runs the sampler's
-            output = call(net, x, torch.full(shape[:1], t, device=device), y, last_estimate)
+            output = call(net, x, torch.full(x.shape[:1], t, device=device), y, last_x0 if itself else None)
         x0, _ = diffusion.decode(output.to(x.dtype), x, t)
         if clip:
             x0 = x0.clamp(-1, 1)
-        if itself:
-            last_estimate = x0
-        x = on_x0[i] * x0 + on_xt[i] * x
+        following = on_x0[i] * x0 + on_xt[i] * x
+        if on_last and any(on_last[i]):
+            following = following + on_last[i][0] * last_x0 + on_last[i][1] * last_x
         if sigma[i] > 0:
-            x = x + sigma[i] * torch.randn(shape, device=device, dtype=x.dtype, generator=generator)
+            following = following + sigma[i] * torch.randn(x.shape, device=device, dtype=x.dtype, generator=generator)
+        x, last_x, last_x0 = following, x, x0
         yield Step(i + 1, len(times) - 1, t, s, x, x0)
+
+
+def ddim_coefficients(
+    _: GaussianDiffusion, alpha_bar_t: Tensor, alpha_bar_s: Tensor, eta: float = 0.0
+) -> tuple[Tensor, Tensor, Tensor]:
+    """on_x0, on_xt and sigma of Song et al. (2021), eq. 12, for every step, float64 (steps,) each."""
+    variance = eta**2 * posterior_coefficients(alpha_bar_t, alpha_bar_s)[2]  # sigma^2 of eq. 16
+    on_noise = (1 - alpha_bar_s - variance).clamp(min=0).sqrt()
+    on_xt = on_noise / (1 - alpha_bar_t).sqrt()  # noise = (x_t - sqrt(alpha_bar_t) x0) / sqrt(1 - alpha_bar_t)
+    return alpha_bar_s.sqrt() - on_xt * alpha_bar_t.sqrt(), on_xt, variance.sqrt()
 
 
 def ddim_steps(
@@ -144,14 +175,7 @@ def ddim_steps(
     The noise estimate belongs to the estimate of x_0 after clipping, so that together they still make x_t.
     eta lies between these two; the other arguments are those of `ancestral_steps`.
     """
-    eta = number("eta", eta, 0, 1)
-
-    def coefficients(_: GaussianDiffusion, alpha_bar_t: Tensor, alpha_bar_s: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        variance = eta**2 * posterior_coefficients(alpha_bar_t, alpha_bar_s)[2]  # sigma^2 of eq. 16
-        on_noise = (1 - alpha_bar_s - variance).clamp(min=0).sqrt()
-        on_xt = on_noise / (1 - alpha_bar_t).sqrt()  # noise = (x_t - sqrt(alpha_bar_t) x0) / sqrt(1 - alpha_bar_t)
-        return alpha_bar_s.sqrt() - on_xt * alpha_bar_t.sqrt(), on_xt, variance.sqrt()
-
+    coefficients = partial(ddim_coefficients, eta=number("eta", eta, 0, 1))
     return ancestral_steps(
         net, diffusion, shape, steps,
         y=y, clip=clip, x_T=x_T, times=times, device=device, generator=generator, coefficients=coefficients,
@@ -182,7 +206,7 @@ def generate(
     y: Tensor | None = None,
     generator: torch.Generator | None = None,
     chunk: int = 250,
-    sampler: Callable[..., Iterator[Step]] = ddim_steps,
+    sampler: Callable[..., Iterator[Step]] = ancestral_steps,
     progress: bool = True,
 ) -> Tensor:
     """Any number of samples, `chunk` at a time, so that memory grows with neither their number nor the steps.
@@ -190,7 +214,7 @@ def generate(
     shape:    (N, ...) of all the data to make
     steps:    network calls for each chunk
     y:        (N,) labels in 0..net.num_classes - 1, or None
-    sampler:  `ddim_steps`, `ancestral_steps` or another that takes the same arguments; `functools.partial` sets eta,
+    sampler:  `ancestral_steps`, `ddim_steps` or another that takes the same arguments; `functools.partial` sets eta,
               times and the others that are not here
     returns   (N, ...) on the CPU, in the data's range
     raises    ValueError if shape, chunk, y or what the sampler takes do not fit

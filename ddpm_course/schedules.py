@@ -56,19 +56,24 @@ class Schedule:
         n: int,
         *,
         around: tuple[float, float] | None = None,
+        uniform: float = 0.0,
         device: torch.device | str = "cpu",
         generator: torch.Generator | None = None,
     ) -> Tensor:
         """(n,) training steps in 1…T, the only place where the course draws t.
 
-        around: None draws them uniformly (Ho et al., Algorithm 1); a mean and a deviation make log(t / (T - t)) normal
-                with these, so that most t come from the middle (the logit-normal of Esser et al., 2024, section 3.1)
+        around:  None draws them uniformly (Ho et al., Algorithm 1); a mean and a deviation make log(t / (T - t)) normal
+                 with these, so that most t come from the middle (the logit-normal of Esser et al., 2024, section 3.1)
+        uniform: the share that is drawn uniformly all the same, in [0, 1]: the normal hardly ever goes to the ends
         """
         n = whole("n", n, 0)
         if around is None:
             return torch.randint(1, self.T + 1, (n,), device=device, generator=generator)
         mean, deviation = around
         share = torch.sigmoid(mean + deviation * torch.randn(n, device=device, generator=generator))  # of T, in (0, 1)
+        if uniform:
+            drawn = torch.rand(n, device=device, generator=generator)
+            share = torch.where(drawn < uniform, drawn / uniform, share)
         return (self.T * share).ceil().long().clamp(1, self.T)
 
     def q_coefficients(self, t: Tensor | int, like: Tensor) -> tuple[Tensor, Tensor]:
@@ -162,9 +167,39 @@ def cosine_schedule(T: int = 1000, *, s: float = 0.008) -> Schedule:
 
     s: a small offset that keeps the first steps from being vanishingly small
     """
-    T, s = whole("T", T, 1), number("s", s, 0)
-    f = torch.cos((torch.arange(T + 1, dtype=torch.float64) / T + s) / (1 + s) * math.pi / 2) ** 2  # (T+1,)
+    f = _squared_cosine(torch.arange(whole("T", T, 1) + 1, dtype=torch.float64) / T, number("s", s, 0))  # (T+1,)
     return Schedule((1 - f[1:] / f[:-1]).clamp(max=0.999))
+
+
+def cosine_alpha_bar(u: Tensor, *, s: float = 0.008) -> Tensor:
+    """alpha_bar of the cosine schedule in continuous time, not clipped: 1 at u = 0, and next to 0 at u = 1.
+
+    u:       float64 times in [0, 1], of any shape
+    returns  the shape of u
+    """
+    s = number("s", s, 0)
+    return _squared_cosine(u, s) / _squared_cosine(torch.zeros_like(u), s)
+
+
+def schedule_through(alpha_bar: Tensor) -> Schedule:
+    """The schedule that has these levels of noise, from the first at t = 1 to the last at t = T: a grid of your own.
+
+    alpha_bar: (T,) falling, strictly between 0 and 1
+    raises     ValueError if it does not fall, leaves that range, or falls so far in one step that beta rounds to 1
+    """
+    levels = as_tensor("alpha_bar", alpha_bar, torch.float64).cpu()
+    ends = levels.new_ones(1), levels.new_zeros(1)
+    if levels.ndim != 1 or not bool((torch.cat([ends[0], levels, ends[1]]).diff() < 0).all()):
+        raise ValueError("alpha_bar must be a list of numbers that fall, all strictly between 1 and 0")
+    alpha_bar = torch.cat([ends[0], levels])
+    alpha = alpha_bar[1:] / alpha_bar[:-1]
+    schedule = Schedule(1 - alpha)
+    schedule.alpha[1:], schedule.alpha_bar = alpha, alpha_bar  # as they are: 1 - beta has lost what is next to nothing
+    return schedule
+
+
+def _squared_cosine(u: Tensor, s: float) -> Tensor:
+    return torch.cos((u + s) / (1 + s) * math.pi / 2) ** 2
 
 
 def _rescaled(betas: Tensor) -> Tensor:

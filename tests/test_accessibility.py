@@ -143,7 +143,7 @@ def alike(figure) -> list[str]:
     return found
 
 
-SEVERAL = ("Paths of the chain", "The same 5 values", "Pairs of Gaussians")  # nobody has to tell which is which
+SEVERAL = ("Paths of the chain", "Pairs of Gaussians")  # nobody has to tell which is which
 
 
 def watch(told: Path) -> None:

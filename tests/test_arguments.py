@@ -101,7 +101,10 @@ ROWS = [
         "k must be a whole number from 1 to 4, the number of training items, got 5",
     ),
     (lambda: memorised(torch.zeros(10, 1)), r"k >= 2, to the two nearest at least; got \(10, 1\)"),
-    (lambda: load_images("fashion-mnist"), "'fashion-mnist' is neither a folder nor one of: bundled, fashion_mnist"),
+    (
+        lambda: load_images("fashion-mnist"),
+        "'fashion-mnist' is neither a folder nor one of: bundled, emoji, fashion_mnist, mnist",
+    ),
 ]
 
 

@@ -102,7 +102,9 @@ ORDER = (
 ORDER += "        x0 = estimate_x0(schedule, x, t, eps)\n        z = torch.randn(x.shape, generator=generator) if s else 0 * x\n"
 BLOCK = "h = block.conv1(F.silu(block.norm1(x)))\nscale, shift = block.scale_shift(embedding)[:, :, None, None].chunk(2, dim=1)\n"
 BLOCK += "h = block.norm2(h) * (1 + scale) + shift\nh = block.dropout(F.silu(h))\n"
-LOOP = "losses = []\nfor x0 in batches:\n    t = schedule.sample_t(len(x0), generator=generator)\n"
+LOOP = "losses = []\nfor x0 in batches:\n    n, T = len(x0), schedule.T\n    t = (\n"
+LOOP += "        (T * ((torch.rand(1, generator=generator) + torch.arange(n) / n) % 1)).long() + 1 if even\n"
+LOOP += "        else schedule.sample_t(n, generator=generator)\n    )\n"
 LOOP += "    noise = torch.randn(x0.shape, generator=generator)\n"
 LOOP += "    losses.append(training_step(net, schedule, optimizer, x0, t, noise))\n"
 LOCATED = [

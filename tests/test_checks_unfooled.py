@@ -18,7 +18,9 @@ from ddpm_course.checks.expected import expected
 from ddpm_course.exercises import Case
 
 X = "signal, sigma = schedule.q_coefficients(t, x0)\nx = signal * x0 + sigma * noise\n"
-TRAIN = "losses = []\nfor x0 in batches:\n    t = schedule.sample_t(len(x0), generator=generator)\n"
+TRAIN = "losses = []\nfor x0 in batches:\n    n, T = len(x0), schedule.T\n    t = (\n"
+TRAIN += "        (T * ((torch.rand(1, generator=generator) + torch.arange(n) / n) % 1)).long() + 1 if even\n"
+TRAIN += "        else schedule.sample_t(n, generator=generator)\n    )\n"
 TRAIN += "    noise = torch.randn(x0.shape, generator=generator)\n"
 TRAIN += "    losses.append(training_step(net, schedule, optimizer, x0, t, noise))\n"
 CHAIN = "xs = [x0]\nfor t in range(1, schedule.T + 1):\n    z = torch.randn(x0.shape, generator=g)\n"

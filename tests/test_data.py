@@ -3,18 +3,29 @@
 import contextlib
 import hashlib
 import re
+import runpy
 import socket
 import threading
 import time
+from pathlib import Path
 
 import datasets
+import matplotlib
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from ddpm_course import data
-from ddpm_course.data import ASSETS, CLASS_NAMES, load_images, load_photo, to_uint8, to_unit_range
+from ddpm_course.data import (
+    ASSETS,
+    CLASS_NAMES,
+    EMOJI_CLASSES,
+    load_images,
+    load_photo,
+    to_uint8,
+    to_unit_range,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -76,11 +87,69 @@ def test_the_bundled_set_has_the_hubs_layout():
     assert names.replace("T - shirt / top", "T-shirt").lower() == " ".join(CLASS_NAMES).lower()
 
 
+def test_the_bundled_emoji_are_whole_in_the_middle_and_all_different():
+    (images, labels), (test_images, test_labels) = load_images("emoji"), load_images("emoji", "test")
+    assert torch.bincount(labels).tolist() == [144, 141, 134, 120, 176, 77, 235, 183]
+    assert torch.bincount(test_labels).tolist() == [16, 15, 14, 13, 19, 8, 26, 20]  # a tenth of each class
+    assert len(labels[:100].unique()) == len(EMOJI_CLASSES)  # the first rows are a mixture
+    images = torch.cat([images, test_images])
+    assert images.shape == (1341, 3, 32, 32) and images.dtype == torch.uint8 and images.is_contiguous()
+    assert len(torch.unique(images.flatten(1), dim=0)) == len(images)
+    drawn = (images < 255).any(1)
+    assert drawn.flatten(1).sum(1).min() > 100 and not drawn[:, [0, -1]].any() and not drawn[:, :, [0, -1]].any()
+    for lines in (drawn.any(1), drawn.any(2)):  # columns, rows
+        before, after = lines.int().argmax(1), lines.flip(1).int().argmax(1)  # white ones on the two sides
+        assert (before - after).abs().max() <= 3  # faint edges count too
+
+
+def test_the_bundled_emoji_have_the_hubs_layout():
+    folder = ASSETS / "emoji"
+    assert sum(file.stat().st_size for file in folder.iterdir()) <= 3 * 10**6
+    found = datasets.load_dataset(str(folder))
+    for split in (found["train"], found["test"]):
+        assert list(split.features) == ["image", "label", "name"]
+        assert isinstance(split.features["image"], datasets.Image) and split[0]["image"].mode == "RGB"
+        assert tuple(name.split()[0].lower() for name in split.features["label"].names) == EMOJI_CLASSES
+    names = found["train"]["name"][:] + found["test"]["name"][:]
+    assert len(set(names)) == 1341 and {"grinning face", "red square", "blue square"} <= set(names)
+    images, labels = load_images("emoji")
+    for name, colour in {"red square": 0, "blue square": 2}.items():
+        i = names.index(name)  # both are for training
+        assert images[i, :, 16, 16].argmax() == colour and EMOJI_CLASSES[labels[i]] == "symbols"
+
+
+def test_emoji_are_drawn_chosen_and_written_in_the_same_way_again(tmp_path):
+    """With a font that every machine with matplotlib has. Faces 0-10 stay, and nothing of what would be alike."""
+    lines = ["# group: Smileys & Emotion"]
+    lines += [f"{0x1F600 + i:X} ; fully-qualified # x E1.0 face {i}" for i in range(11)]
+    lines += ["263A FE0F ; fully-qualified # x E0.6 smiling face", "263A ; unqualified # x E0.6 smiling face"]
+    lines += ["# group: Component", "1F3FB ; component # x E1.0 light skin tone"]
+    lines += ["# group: Objects", "1F44B 1F3FB ; fully-qualified # x E1.0 waving hand: light skin tone"]
+    lines += ["260E ; fully-qualified # x E0.6 telephone", "1F550 ; fully-qualified # x E0.6 one o’clock"]
+    lines += ["# group: Flags", "2690 ; fully-qualified # x E1.0 white flag"]
+    names, font = tmp_path / "names.txt", f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans.ttf"
+    names.write_text("\n".join(lines), encoding="utf-8")
+    make = runpy.run_path(str(ASSETS / "make.py"))
+    for folder in ("one", "two"):
+        make["emoji"](Path(font), names, tmp_path / folder)
+    for split, expected in {"train": 12, "test": 1}.items():
+        files = [tmp_path / folder / f"{split}-00000-of-00001.parquet" for folder in ("one", "two")]
+        assert files[0].read_bytes() == files[1].read_bytes()
+        rows = datasets.Dataset.from_parquet(str(files[0]))
+        assert len(rows) == expected and rows.features["label"].names == ["Smileys & Emotion", "Objects"]
+        kept = dict(zip(rows["name"], rows["label"], strict=True))
+        faces = [f"face {i}" for i in range(11) if (i == 9) == (split == "test")]
+        assert kept == dict.fromkeys(faces, 0) | ({"smiling face": 0, "telephone": 1} if split == "train" else {})
+    names.write_text("# group: Objects\nE000 ; fully-qualified # x E1.0 nothing", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"the font has no picture of U\+E000"):
+        make["emoji"](Path(font), names, tmp_path / "three")
+
+
 def test_every_bundled_file_is_listed_with_its_hash():
     """assets/README.md names each data file in backticks with its SHA-256 beside it, and the hash is the file's."""
     listed = dict(re.findall(r"`([^`]+)`.*\b([0-9a-f]{64})\b", (ASSETS / "README.md").read_text()))
     files = [file for file in ASSETS.rglob("*") if file.suffix in (".parquet", ".safetensors", ".png")]
-    assert len(files) >= 5
+    assert len(files) >= 8
     for file in files:
         name = file.relative_to(ASSETS).as_posix()
         assert listed[name] == hashlib.sha256(file.read_bytes()).hexdigest(), name

@@ -1,7 +1,6 @@
 """Several processes, one training: real ones, started by `python -m torch.distributed.run` on the CPU (gloo)."""
 
 import itertools
-import os
 import re
 import sys
 from pathlib import Path
@@ -9,41 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-from courses import run as command
 from PIL import Image
 from torch import nn
-from trainings import go, state_in, stop_at, unet, weights
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
+from trainings import distance, go, go_in_float64, state_in, stop_at, torchrun, weights
 
 from ddpm_course.training import load_checkpoint
 from ddpm_course.training.devices import Team
-
-
-def go_in_float64(**options):
-    """20 steps on the CPU: U-Net, labels with dropout, self-conditioning, a rate that makes clipping bite.
-
-    Of a batch of 14, 2 processes get 6 and 8 images, 3 get 4, 4 and 6.
-    """
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    try:
-        net = unet(self_condition=True)
-        assert net.out.weight.dtype == torch.float64
-        nn.init.normal_(net.out.weight, 0, 3.0)  # a bad start: its gradients are longer than 1
-        return go(20, net=net, batch_size=14, label_dropout=0.3, **options)
-    finally:
-        torch.set_default_dtype(before)
-
-
-def torchrun(processes, *arguments):
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
-    launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    done = command(sys.executable, *launch, *arguments, env=environment, timeout=300)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def distance(net, state):
-    return max((value - state[name]).abs().max().item() for name, value in net.state_dict().items())
 
 
 @pytest.fixture(scope="module")
@@ -56,13 +27,14 @@ def alone():
     return run
 
 
-@pytest.mark.parametrize("processes, begins_at", [(2, 0), (3, 10)])
-def test_processes_train_the_network_that_one_would(tmp_path, alone, processes, begins_at):
-    """20 steps in float64: weights, average and losses to 1e-9. Three processes go on from where one stopped at step 10."""
+@pytest.mark.parametrize("processes, begins_at, accumulate", [(2, 0, 1), (3, 10, 1), (2, 0, 3)])
+def test_processes_train_the_network_that_one_would(tmp_path, alone, processes, begins_at, accumulate):
+    """20 steps in float64: weights, average and losses to 1e-9. Three processes go on from where one stopped at step 10.
+    Gradients go between the processes once a step, in however many parts that is computed."""
     path = tmp_path / "state"
     if begins_at:
         go_in_float64(checkpoint=path, watch=stop_at(begins_at))
-    out, state = torchrun(processes, __file__, path), state_in(path)
+    out, state = torchrun(processes, __file__, path, accumulate), state_in(path)
     assert state["run"]["step"] == 20 and set(state["net"]) == set(alone.net.state_dict())
     assert distance(alone.net, state["net"]) < 1e-9 and distance(alone.ema.net, state["ema"]["net"]) < 1e-9
     ours, theirs = (torch.tensor(losses, dtype=torch.float64) for losses in (alone.losses, state["run"]["losses"]))
@@ -71,6 +43,7 @@ def test_processes_train_the_network_that_one_would(tmp_path, alone, processes, 
     assert out.count("going on from") == (begins_at > 0)
     assert re.findall(r"watched (\d+)", out) == [str(step) for step in range(begins_at + 5, 21, 5)]
     assert re.findall(r"worst difference between processes: (\S+)", out) == ["0.0"]
+    assert re.findall(r"gradients met (\d+) times", out) == [str(20 - begins_at)]
     assert sorted(p.name for p in tmp_path.iterdir()) == ["state", "state.previous"]
 
 
@@ -95,18 +68,37 @@ def test_shares_cover_the_batch_once_and_begin_at_even_rows(n, size):
 
 def test_a_batch_too_small_for_the_processes_is_named(monkeypatch):
     monkeypatch.setattr(Team, "join", lambda device=None: Team(torch.device("cpu"), 0, 8))
-    with pytest.raises(ValueError, match="a batch of 14 is too small for 8 processes"):
-        go(batch_size=14)
+    for options, complaint in ({}, "8 processes:"), (dict(accumulate=2), "2 parts in each of 8 processes:"):
+        with pytest.raises(ValueError, match=f"a batch of 14 is too small for {complaint} each needs two images"):
+            go(batch_size=14, **options)
+
+
+class CountingDDP(nn.parallel.DistributedDataParallel):
+    """Counts the times that gradients are averaged; those of so small a network travel together."""
+
+    met = 0
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.register_comm_hook(None, self.counted)
+
+    @staticmethod
+    def counted(state, bucket):
+        CountingDDP.met += 1
+        return allreduce_hook(None, bucket)
 
 
 def main():
-    """One of the processes, which is told where the state is."""
-    flat = weights(go_in_float64(checkpoint=Path(sys.argv[1]), watch=lambda run: print("watched", run.step)).net)
+    """One of the processes, which is told where the state is, and in how many parts to compute a step."""
+    nn.parallel.DistributedDataParallel = CountingDDP
+    options = dict(checkpoint=Path(sys.argv[1]), accumulate=int(sys.argv[2]))
+    flat = weights(go_in_float64(**options, watch=lambda run: print("watched", run.step)).net)
     low, high = flat.clone(), flat.clone()
     dist.all_reduce(low, dist.ReduceOp.MIN)
     dist.all_reduce(high, dist.ReduceOp.MAX)
     if dist.get_rank() == 0:
         print(f"worst difference between processes: {(high - low).max().item()}")
+        print(f"gradients met {CountingDDP.met} times")
 
 
 if __name__ == "__main__":

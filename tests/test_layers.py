@@ -19,8 +19,8 @@ LAYERS = [
     "exercises",
     "plots",
     "training",
-    *("losses", "bound", "samplers", "metrics", "classifier", "toy", "data"),
-    *("unet", "blocks", "diffusion", "schedules"),
+    *("losses", "bound", "solvers", "samplers", "metrics", "classifier", "toy", "data"),
+    *("unet", "blocks", "diffusion", "schedules", "times"),
     *("nets", "pictures", "parquet", "folders", "files", "colab", "pixels", "modes", "arguments"),
 ]
 

@@ -73,9 +73,16 @@ def test_somebody_elses_network_trains_in_the_courses_loop_and_counts_from_0(les
     assert torch.cat(given).unique().tolist() == [0] and not torch.equal(layer.weight, before)
 
 
+def test_a_guess_stands_below_the_answer_and_an_empty_one_leaves_no_trace(lesson):
+    given = {"transposed_convolution": lesson04.transposed_convolution}
+    empty, guessed = (lesson.run("paint", guess_middle=guess, **given)["printed"] for guess in (None, 9))
+    assert "in the middle: 10" in empty and "guess" not in empty and "None" not in empty
+    assert guessed.replace("your guess: 9\n", "") == empty != guessed
+
+
 def test_the_broken_wrapper_has_the_faults_that_the_tests_beside_it_show(lesson):
     """And the fourth, which nothing shows for 28 x 28: the answer lies four rows and columns off."""
-    left = lesson.run("sizes", "sizes-broken", "sizes-tests")
+    left = lesson.run("sizes", "sizes-broken", "sizes-tests", "sizes-tried")
     assert left["printed"].count("False") == 2 and "must be multiples of 8" in left["printed"].split("24 × 28:")[1]
     x, t = torch.zeros(1, 1, 28, 28), torch.tensor([500])
     x[..., 20, 10] = 1
@@ -83,7 +90,9 @@ def test_the_broken_wrapper_has_the_faults_that_the_tests_beside_it_show(lesson)
         padded = left["deep"](F.pad(x, (0, 4, 0, 4)), t)
         assert torch.equal(left["broken_any_size"](left["deep"], x, t), padded[..., 4:, 4:])
         assert torch.equal(lesson04.any_size(left["deep"], x, t), padded[..., :28, :28])
-    mended = lesson.run("sizes", "sizes-broken", "sizes-tests", "sizes-mended", any_size=lesson04.any_size)
+    mended = lesson.run(
+        "sizes", "sizes-broken", "sizes-tests", "sizes-tried", "sizes-mended", any_size=lesson04.any_size
+    )
     assert (
         mended["printed"].split("24 × 28:")[2] == " answers (2, 1, 24, 28)\n" and mended["printed"].count("True") == 2
     )

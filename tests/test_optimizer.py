@@ -33,11 +33,11 @@ def test_orthogonalising_keeps_the_directions_and_evens_their_lengths(shape):
     assert lengths.min() > 0.6 and lengths.max() < 1.25
 
 
-def test_matrices_inside_are_all_but_the_layers_at_the_images_and_embeddings():
+def test_matrices_inside_are_all_but_the_layers_at_the_images_and_the_codes_for_t_and_class():
     net = little_net()
     inside = {id(w) for w in matrices_inside(net)}
     outside = [name for name, w in net.named_parameters() if w.ndim > 1 and id(w) not in inside]
-    assert outside == ["label.weight", "stem.weight", "out.weight"]
+    assert outside == ["time.0.weight", "time.2.weight", "label.weight", "stem.weight", "out.weight"]
     assert all(w.ndim > 1 for w in matrices_inside(net))
     shared = nn.Sequential(a := nn.Linear(32, 32), a)
     assert len(matrices_inside(shared)) == 1
@@ -45,13 +45,15 @@ def test_matrices_inside_are_all_but_the_layers_at_the_images_and_embeddings():
 
 
 @pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="PyTorch 2.9 has the first Muon of its own")
+@pytest.mark.parametrize("decay", [0.01, 2.0])
 @pytest.mark.parametrize("shape", [(48, 32), (32, 48)])
-def test_matrices_move_as_with_pytorchs_own_muon(shape):
+def test_matrices_move_as_with_pytorchs_own_muon(shape, decay):
     """PyTorch's computes in bfloat16, hence the tolerance: 2 % of the way."""
     ours = nn.Linear(shape[1], shape[0], bias=False)
     theirs = copy.deepcopy(ours)
     start = ours.weight.detach().clone()
-    mine, other = Muon(ours, lr=0.004), torch.optim.Muon(theirs.parameters(), lr=0.02, weight_decay=0.01, momentum=0.95)
+    mine = Muon(ours, lr=0.004, weight_decay=decay)
+    other = torch.optim.Muon(theirs.parameters(), lr=0.02, weight_decay=decay, momentum=0.95)
     for seed in range(3):
         with_gradients(ours, seed), with_gradients(theirs, seed)
         mine.step(), other.step()
@@ -70,11 +72,13 @@ def test_a_convolution_moves_as_the_matrix_that_it_is():
     assert (conv.weight.flatten(1) - linear.weight).abs().max() < 1e-6
 
 
-def test_all_other_weights_move_as_with_adamw():
+@pytest.mark.parametrize("decay", [0.01, 2.0])
+def test_all_other_weights_move_as_with_adamw(decay):
     net, other = little_net(), little_net()
     inside = {id(w) for w in matrices_inside(other)}
     rest = [p for p in other.parameters() if id(p) not in inside]
-    mine, adamw = Muon(net, lr=1e-3), torch.optim.AdamW(rest, lr=1e-3, betas=(0.9, 0.99), fused=True)
+    mine = Muon(net, lr=1e-3, weight_decay=decay)
+    adamw = torch.optim.AdamW(rest, lr=1e-3, betas=(0.9, 0.99), weight_decay=decay, fused=True)
     for seed in range(3):
         with_gradients(net, seed), with_gradients(other, seed)
         mine.step(), adamw.step()

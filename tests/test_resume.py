@@ -237,7 +237,8 @@ OTHER = dict(
     predicts=dict(diffusion=GaussianDiffusion(DIFFUSION.schedule, "noise")),
     betas=dict(diffusion=GaussianDiffusion(linear_schedule(), "v")), minutes=dict(minutes=1),
     steps=dict(steps=61), batch_size=dict(batch_size=4), lr=dict(lr=1e-3), ema_decay=dict(ema_decay=0.9),
-    label_dropout=dict(label_dropout=0.2), kind=dict(kind="l1"), seed=dict(seed=1),
+    label_dropout=dict(label_dropout=0.2), kind=dict(kind="l1"), seed=dict(seed=1), accumulate=dict(accumulate=2),
+    weight_decay=dict(weight_decay=0.1), clip=dict(clip=2),
 )  # fmt: skip
 
 
@@ -248,6 +249,15 @@ def test_another_training_is_refused_by_name(tmp_path, begun, name):
     with pytest.raises(ValueError, match=rf"belongs to another training; what differs: .*{name} \(.* then, .* now\)"):
         go(checkpoint=path, **OTHER[name])
     assert path.read_bytes() == begun[0]
+
+
+def test_a_batch_in_parts_goes_on_with_the_same_bits_and_only_in_as_many_parts(tmp_path):
+    """With dropout and batch normalisation. States of the defaults do not mention them, as older states do not."""
+    for name, stop in ("whole", None), ("state", 35), ("state", None):
+        go(accumulate=3, checkpoint=tmp_path / name, watch=stop and stop_at(stop))
+    assert same(state_in(tmp_path / "state"), state_in(tmp_path / "whole"))
+    with pytest.raises(ValueError, match=r"what differs: accumulate \(3 then, the default now\)\."):
+        go(checkpoint=tmp_path / "state")
 
 
 @pytest.mark.parametrize("fails", [lambda n: n % 2, lambda n: n > 3], ids=["now and then", "from some moment on"])

@@ -64,12 +64,14 @@ def test_sample_t_draws_every_step_equally_often():
     assert (counts[1:9] - 5000).abs().max() < 5 * math.sqrt(40_000 * 1 / 8 * 7 / 8)
 
 
-def test_sample_t_around_a_mean_is_logit_normal():
-    """The distribution function of what is drawn, against the normal one at (t - 1) / T and t / T, for every t."""
+@pytest.mark.parametrize("uniform", [0.0, 0.3, 1.0])
+def test_sample_t_around_a_mean_is_logit_normal_but_for_a_uniform_share(uniform):
+    """The distribution function of what is drawn, against the uniform and the normal one, mixed, for every t."""
     schedule, n, mean, deviation = linear_schedule(50), 100_000, -0.6, 1.2
-    t = schedule.sample_t(n, around=(mean, deviation), generator=seeded())
+    t = schedule.sample_t(n, around=(mean, deviation), uniform=uniform, generator=seeded())
     assert t.dtype == torch.int64 and t.min() >= 1 and t.max() <= 50
-    exact = torch.special.ndtr((torch.logit(torch.arange(1, 50, dtype=torch.float64) / 50) - mean) / deviation)
+    share = torch.arange(1, 50, dtype=torch.float64) / 50
+    exact = uniform * share + (1 - uniform) * torch.special.ndtr((torch.logit(share) - mean) / deviation)
     drawn = (t[:, None] <= torch.arange(1, 50)).double().mean(0)
     assert (drawn - exact).abs().max() < 1.95 / n**0.5  # Kolmogorov and Smirnov: exceeded one time in a thousand
 

@@ -1,5 +1,6 @@
 """Training: budgets, averages and plans by hand; files of weights that survive accidents; and one real training."""
 
+import copy
 import itertools
 import json
 import math
@@ -14,11 +15,13 @@ from courses import python
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from trainings import DIFFUSION, IMAGES, LABELS, Bomb, Clock, go, small, unet, weights
+from torch import nn
+from trainings import DIFFUSION, IMAGES, LABELS, Bomb, Clock, go, go_in_float64, small, unet, weights
 
 from ddpm_course.classifier import classify
 from ddpm_course.data import ASSETS, load_images
 from ddpm_course.diffusion import GaussianDiffusion
+from ddpm_course.losses import diffusion_loss
 from ddpm_course.metrics import frechet_distance
 from ddpm_course.plots import LiveTraining
 from ddpm_course.samplers import ancestral_steps, ddim_steps, generate, sample
@@ -27,7 +30,7 @@ from ddpm_course.training import EMA, __main__, learning_rate, load_checkpoint, 
 from ddpm_course.training import step as one_step
 from ddpm_course.training.checkpoints import load_pretrained
 from ddpm_course.training.plan import Budget
-from ddpm_course.training.step import Batches
+from ddpm_course.training.step import Batches, Training
 from ddpm_course.unet import UNet
 
 
@@ -181,6 +184,22 @@ def test_images_come_scaled_beside_their_labels_of_which_some_become_the_null_cl
     assert x0.dtype == torch.float32 and error[y < 50].max() < 1e-6 and abs((y == 50).sum() - 1000) < 137
 
 
+@pytest.mark.parametrize("uniform", [0.0, 0.25])
+def test_most_t_are_drawn_around_a_middle_and_a_share_uniformly(monkeypatch, uniform):
+    """Around T / 2 with no deviation at all: what lies elsewhere was drawn uniformly, to five of its deviations."""
+    seen, net, T = [], small(), DIFFUSION.schedule.T
+
+    def watched(net, diffusion, x0, y, *args, t, **kwargs):
+        seen.append(t)
+        return net.net.out.bias.sum() * torch.ones(len(x0))
+
+    monkeypatch.setattr(one_step, "diffusion_loss", watched)
+    go(80, net=net, batch_size=50, t_around=(0, 0), t_uniform=uniform)
+    t, expected = torch.cat(seen), uniform * (1 - 1 / T)
+    elsewhere = (t != math.ceil(T / 2)).double().mean()
+    assert abs(elsewhere - expected) <= 5 * (expected * (1 - expected) / len(t)) ** 0.5
+
+
 def test_one_seed_one_training_whoever_watches():
     """Watched by the lessons' own LiveTraining, and by one that draws from the global generator and from the network;
     with labels as files have them, in small integers. Dropout stays on, whatever mode the watcher leaves behind."""
@@ -205,6 +224,173 @@ def test_one_seed_one_training_whoever_watches():
     )
 
 
+def record_norms(monkeypatch):
+    """Two lists that training fills: the gradient's length before clipping, and after."""
+    before, after, clip = [], [], nn.utils.clip_grad_norm_
+
+    def watched(parameters, limit):
+        weights = list(parameters)
+        before.append(clip(weights, limit).item())
+        after.append(nn.utils.get_total_norm([w.grad for w in weights if w.grad is not None]).item())
+
+    monkeypatch.setattr(nn.utils, "clip_grad_norm_", watched)
+    return before, after
+
+
+@pytest.fixture(scope="module")
+def at_once():
+    return go_in_float64()
+
+
+@pytest.mark.parametrize("parts", [2, 3, 7])
+def test_a_batch_in_parts_moves_the_weights_as_it_does_at_once(monkeypatch, at_once, parts):
+    """20 steps in float64, of 14 images, cut into equal parts or not: weights, average and losses to 1e-10. Labels are
+    dropped and estimates of x_0 read in both alike. Clipping bites, and comes once a step, after the last part."""
+    before, after = record_norms(monkeypatch)
+    run = go_in_float64(accumulate=parts)
+    assert len(before) == run.step == 20 and max(before) > 1.5 and max(after) < 1 + 1e-6
+    for ours, theirs in (run.net, at_once.net), (run.ema.net, at_once.ema.net):
+        assert (weights(ours) - weights(theirs)).abs().max() < 1e-10
+    assert max(abs(a - b) for (_, a), (_, b) in zip(run.losses, at_once.losses, strict=True)) < 1e-10
+
+
+@pytest.mark.parametrize("parts", [2, 3, 7])
+def test_the_gradient_of_parts_is_the_batchs_in_float32(monkeypatch, parts):
+    """Apart by less than 1e-5 of its length."""
+    gradients = {}
+    for accumulate in (1, parts):
+        seen = gradients.setdefault(accumulate, [])
+        with monkeypatch.context() as patch:
+            patch.setattr(nn.utils, "clip_grad_norm_", lambda ps, _, to=seen: to.extend(p.grad.flatten() for p in ps))
+            go(1, net=perturbed(unet()), batch_size=14, accumulate=accumulate)
+    ours, theirs = (torch.cat(seen) for seen in gradients.values())
+    assert theirs.norm() > 0.1 and (ours - theirs).norm() < 1e-5 * theirs.norm()
+
+
+def test_parts_of_a_batch_take_the_memory_of_a_part(monkeypatch):
+    sizes = []
+    monkeypatch.setattr(
+        one_step,
+        "diffusion_loss",
+        lambda net, d, x0, *a, **k: sizes.append(len(x0)) or diffusion_loss(net, d, x0, *a, **k),
+    )
+    assert go(2, batch_size=40, accumulate=6).step == 2
+    assert sum(sizes) == 80 and max(sizes) == 8 and len(sizes) == 12
+
+
+@pytest.mark.parametrize("decay", [None, 0.0, 0.5])
+def test_weight_decay_alone_shrinks_weights_by_its_part_of_the_rate(monkeypatch, decay):
+    """Of a loss that is always 0, by hand: the products of 1 - lr decay, where the rate of matrices inside is 5 lr."""
+    monkeypatch.setattr(
+        one_step, "diffusion_loss", lambda net, d, x0, *a, **k: 0 * weights_of(net) * torch.ones(len(x0))
+    )
+    start, run = (
+        unet(widths=(16,)),
+        go(10, net=unet(widths=(16,)), **({} if decay is None else dict(weight_decay=decay))),
+    )
+    rates = [learning_rate(i, 10, 4e-3) * (0.01 if decay is None else decay) for i in range(10)]
+    for name, times in ("stem.weight", 1), ("middle1.conv1.weight", 5):
+        expected = start.state_dict()[name] * math.prod(1 - times * rate for rate in rates)
+        assert (run.net.state_dict()[name] - expected).abs().max() < 1e-6, name
+    assert start.stem.weight.abs().max() > 0.1  # 0.5 would move it by 1e-3
+
+
+def weights_of(net):
+    return sum(p.sum() for p in net.parameters())
+
+
+@pytest.mark.parametrize("clip", [0.01, math.inf])
+def test_gradients_are_no_longer_than_clip(monkeypatch, clip):
+    before, after = record_norms(monkeypatch)
+    go(10, clip=clip)
+    assert min(before) > 0.02 and all(abs(b - min(a, clip)) < 1e-4 * a for a, b in zip(before, after, strict=True))
+
+
+def error_on(net, labels, wanted):
+    """Of the images of one label, at t and with noise that are always the same."""
+    x0, y = IMAGES[labels == wanted].float() / 127.5 - 1, labels[labels == wanted]
+    with torch.no_grad():
+        return diffusion_loss(net.eval(), DIFFUSION, x0, y, generator=seeded()).mean().item()
+
+
+def test_a_network_that_was_saved_is_fine_tuned_on_one_class(tmp_path):
+    """From its file, with a smaller rate: it begins with the weights in the file, becomes better on that class than it
+    was, and than a fresh network does; the file stays. An average's weights are frozen: that is said, with the remedy."""
+    run = go(60, net=unet(), report_every=60)
+    save_checkpoint(tmp_path / "model", run.ema.net, DIFFUSION)
+    content = (tmp_path / "model.safetensors").read_bytes()
+    tuned, fresh, begins = load_checkpoint(tmp_path / "model", "cpu")[0], unet(), []
+    loaded = weights(tuned).clone()
+    assert torch.equal(loaded, weights(run.ema.net))
+    one = dict(images=IMAGES[LABELS == 1], labels=LABELS[LABELS == 1], lr=1e-3)
+    again = go(60, net=tuned, report_every=1, watch=lambda run: begins.append(weights(run.net) - loaded), **one)
+    go(60, net=fresh, **one)
+    assert (
+        0 < begins[0].abs().max() < 2e-4 and again.ema.updates == 60
+    )  # the rate of the first step is a fiftieth: 5 x 2e-5
+    after, before = error_on(again.ema.net, LABELS, 1), error_on(run.ema.net, LABELS, 1)
+    assert after < 0.97 * before and after < 0.97 * error_on(fresh, LABELS, 1)
+    assert (tmp_path / "model.safetensors").read_bytes() == content
+    average = copy.deepcopy(run.ema.net)
+    with pytest.raises(ValueError, match=r"the weights are frozen, .* net.requires_grad_\(\) makes them learn"):
+        go(2, net=average)
+    assert go(2, net=average.requires_grad_()).step == 2
+
+
+def test_what_is_frozen_stays_and_the_rest_learns():
+    net = perturbed(unet(widths=(16,)).requires_grad_(False))
+    net.label.requires_grad_()
+    start = {name: value.clone() for name, value in net.state_dict().items()}
+    changed = {name for name, value in go(3, net=net).net.state_dict().items() if not torch.equal(value, start[name])}
+    assert changed == {"label.weight"}
+
+
+def test_pictures_need_not_be_square():
+    images = torch.randint(0, 256, (20, 3, 8, 12), dtype=torch.uint8, generator=seeded())
+    run = go(10, net=unet(channels=3, widths=(8, 16), num_classes=None), images=images, labels=None)
+    assert run.step == 10 and generate(run.ema.net, DIFFUSION, (2, 3, 8, 12), 3, progress=False).shape == (2, 3, 8, 12)
+    with pytest.raises(ValueError, match=r"multiples of 4.*got \(8, 10\).*to \(8, 12\)"):
+        go(net=unet(channels=3, widths=(8, 16), num_classes=None), images=images[..., :10], labels=None)
+
+
+def overflowing(net, bad, factor=1e6):
+    """The network, whose output is `factor` times as large at the given calls, counted from 1."""
+    calls = itertools.count(1)
+    net.out.register_forward_hook(lambda module, args, out: out * (factor if next(calls) in bad else 1))
+    return net
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_steps_that_overflow_in_float16_change_nothing_and_are_counted(monkeypatch, capsys, parts):
+    """float16 on the CPU. In steps 4, 5 and 12 of 20 the output, in float16, is infinite: these steps leave the weights
+    as they are, halve the scale, count as steps, and are reported; the losses are the other steps'."""
+    monkeypatch.setattr(one_step, "mixed_precision", lambda device: torch.float16)
+    kept, move, scales = [], Training._move, []
+
+    def watched(self, lr):
+        before = weights(self.net).clone()
+        move(self, lr)
+        kept.append(torch.equal(before, weights(self.net)))
+        scales.append(self.scaler.get_scale())
+
+    monkeypatch.setattr(Training, "_move", watched)
+    bad = {parts * step for step in (4, 5, 12)}  # the last part of each
+    seen = []
+    options = dict(batch_size=8, accumulate=parts, watch=lambda run: seen.append(run.skipped))
+    run = go(20, net=overflowing(perturbed(unet()), bad), **options)
+    assert [i + 1 for i, same in enumerate(kept) if same] == [4, 5, 12]
+    assert scales == [2**16] * 3 + [2**15] + [2**14] * 7 + [2**13] * 9
+    assert run.step == 20 and run.skipped == 3 and seen == [2, 2, 3, 3]
+    assert len(run.losses) == 4 and all(0 < loss < 10 for _, loss in run.losses)
+    assert "3 of 20 steps changed nothing: in them float16 overflowed" in capsys.readouterr().out
+
+
+def test_float16_that_only_overflows_is_no_training(monkeypatch):
+    monkeypatch.setattr(one_step, "mixed_precision", lambda device: torch.float16)
+    with pytest.raises(FloatingPointError, match="the loss is nan at step 10; .*back at step 5"):
+        go(20, net=overflowing(perturbed(unet()), range(6, 99)))
+
+
 MISFITS = [
     *(("either minutes or steps", given) for given in (dict(steps=None), dict(minutes=1, steps=1))),
     ("images must be uint8", dict(images=torch.zeros(4, 1, 8, 8))),
@@ -221,7 +407,7 @@ MISFITS = [
     ("kind must be one of", dict(kind="mse")),
     *(
         (f"{name} must be a whole number, 1 or more, got {value}", {name: value})
-        for name in ("steps", "batch_size", "report_every")
+        for name in ("steps", "batch_size", "report_every", "accumulate")
         for value in (0, -1, 0.5, math.nan, math.inf, True)
     ),
     *(
@@ -231,10 +417,14 @@ MISFITS = [
     ),
     *(
         (f"{name} must be .* from 0 to 1, got", {name: x})
-        for name in ("ema_decay", "label_dropout")
+        for name in ("ema_decay", "label_dropout", "t_uniform")
         for x in (10, -1, "1")
     ),
     *(("save_minutes must be", dict(save_minutes=x)) for x in (-1, math.nan)),
+    *(("clip must be a finite number, more than 0", dict(clip=x)) for x in (0, -1, math.nan, None)),
+    *(("weight_decay must be a finite number, 0 or more", dict(weight_decay=x)) for x in (-1, math.inf, None)),
+    ("a batch of 8 is too small for 5 parts:", dict(accumulate=5)),
+    ("the weights are frozen", dict(net=small().requires_grad_(False))),
     *(("t_around must be None, or a mean and a deviation, got", dict(t_around=x)) for x in (0.5, (0,), (0, 1, 2))),
     ("the mean of t_around must be a finite number", dict(t_around=(math.nan, 1))),
     ("the deviation of t_around must be .*0 or more", dict(t_around=(0, -1))),

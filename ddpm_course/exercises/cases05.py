@@ -117,9 +117,12 @@ def loop_cases() -> list[Case]:
         ("four batches of shape (5, 2)", [(5, 2)] * 4, FIVE, False),
         ("three batches, the last one smaller", [(4, 2), (4, 2), (3, 2)], OTHER_EIGHT, False),
         ("a stream of five batches", [(3, 1, 2, 2)] * 5, OTHER_EIGHT, True),
+        ("six batches of images, even=True", [(4, 1, 3, 3)] * 6, EIGHT, False, True),
+        ("batches of more than T, even=True", [(12, 2), (12, 2), (7, 2)], FIVE, False, True),
+        ("a stream of four batches, even=True", [(3, 2)] * 4, OTHER_EIGHT, True, True),
     ]
     cases = []
-    for seed, (label, shapes, betas, streams) in enumerate(plan):
+    for seed, (label, shapes, betas, streams, *even) in enumerate(plan):
         net, optimizer = learner(torch.optim.SGD, 0.1)
         batches = [normal(shape, 100 + 10 * seed + i) for i, shape in enumerate(shapes)]
         facts = {
@@ -128,8 +131,10 @@ def loop_cases() -> list[Case]:
             "for a schedule with another T": betas is FIVE,
             "for another schedule of the same T": betas is OTHER_EIGHT,
             "for nine batches": len(shapes) == 9,
+            "for even=True": bool(even),
+            "where even is not given": not even,
         }
-        args = (net, betas, optimizer, Stream(*batches) if streams else batches, Seed(seed))
+        args = (net, betas, optimizer, Stream(*batches) if streams else batches, Seed(seed), *even)
         cases.append(Case(label, args, facts, may_change=("net", "optimizer"), result=losses_and_weights))
     return cases
 

@@ -133,12 +133,13 @@ def q_sample(schedule, x0, t, noise):
 def predict_x0(schedule, xt, t, noise):
     """Recover x_0 from x_t and the noise that is in it: q_sample turned around.
 
-    schedule:  schedule.q_coefficients(t, xt) are the two factors of eq. 4, shaped and typed to
-               multiply xt; the table schedule.alpha_bar is there too, (T+1,) in float64
+    schedule:  goes into q_sample; and schedule.q_coefficients(t, xt) returns the factor of x_0
+               and that of the noise, in this order, each shaped and typed to multiply xt
     xt:        (B, ...) data at noise level t in float32
     t:         (B,) integers in 1...T, or one int for the whole batch
     noise:     the noise in xt, same shape
-    returns    (B, ...) in float32, on the device of xt
+    returns    (B, ...) in float32, on the device of xt: the x_0 for which
+               q_sample(schedule, x_0, t, noise) is xt; not clipped
     """
     column = (-1,) + (1,) * (xt.ndim - 1)  # (B, 1, ..., 1)
     ab = schedule.alpha_bar  # (T+1,) in float64

@@ -322,17 +322,26 @@ def training_step(net, schedule, optimizer, x0, t, noise):
     loop_cases,
     first="what training_step takes. Which of its arguments are new for every batch, and where does each come from?",
 )
-def training_loop(net, schedule, optimizer, batches, generator):
+def training_loop(net, schedule, optimizer, batches, generator, even=False):
     """Algorithm 1: one training step for each batch.
 
     net, schedule, optimizer: as in training_step
     batches:   any iterable of clean data, (B, ...) each; the last one may be smaller
     generator: for every batch, draw t with it first, then the noise, both on the batch's device
+    even:      False: each t is drawn by itself. True: one number, torch.rand(1), is drawn for a
+               batch. There image 0 stands on the ring, and image i stands i / B farther on
     returns    list of what training_step returns, one entry per batch
     """
     losses = []
     for x0 in batches:
-        t = schedule.sample_t(len(x0), device=x0.device, generator=generator)
+        n = len(x0)
+        if even:
+            start = torch.rand(1, device=x0.device, generator=generator)
+            farther = torch.arange(n, device=x0.device) / n
+            place = (start + farther) % 1  # a full turn leads back
+            t = (schedule.T * place).long() + 1
+        else:
+            t = schedule.sample_t(n, device=x0.device, generator=generator)
         noise = torch.randn(x0.shape, device=x0.device, generator=generator)
         loss = training_step(net, schedule, optimizer, x0, t, noise)
         losses.append(loss)

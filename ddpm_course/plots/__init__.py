@@ -6,7 +6,7 @@ curves and live; what one lesson draws is in a module of its name.
 """
 
 # ruff: noqa: F401 - imported for the lessons, which call them all by this name
-from .base import COLORS, STYLE, as_jpeg, finish, in_few_greys, style
+from .base import COLORS, STYLE, as_jpeg, finish, in_few_greys, show_guess, style
 from .curves import density_panels, histograms, lines, scatters
 from .describing import Picture, describe
 from .images import animate, as_pixels, show_images, show_rows, tile

@@ -90,3 +90,12 @@ def as_jpeg(figure: Figure, quality: int = 50) -> Picture:
     with plt.style.context("default"):
         figure.savefig(file, format="jpeg", dpi=figure.dpi, bbox_inches="tight", pil_kwargs=options)
     return Picture(base64.b64encode(file.getvalue()).decode(), "jpeg", describe(figure))
+
+
+def show_guess(guess: object, about: str = "") -> None:
+    """Print what a reader predicted, below the answer; nothing if `guess` is None, as the cells come.
+
+    about: what the guess was for, where the lines above have several answers: "for T = 200"
+    """
+    if guess is not None:
+        print(f"your guess{about and ' ' + about}: {guess}")

@@ -193,9 +193,6 @@ def ablations(losses: dict[str, Tensor], spans: Sequence[str]) -> Figure:
 
     losses: (seeds, spans) of each network by name; all are divided by the mean of the first one's
     """
-    if isinstance(spans, dict):  # lessons of November 2026 hand on curves, and then a loss for each span
-        losses = {name: torch.tensor([values]) for name, values in spans.items()}
-        spans = ("1 … 100", "101 … 400", "401 … 1000")
     figure, axes = panels([f"t = {span}" for span in spans], 0.9 + 0.4 * len(losses), sharey=True, sharex=True)
     first, whole = next((name, values.mean(dim=0)) for name, values in losses.items())  # (spans,)
     for column, ax in enumerate(axes):

@@ -47,6 +47,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=64, help="of all processes together")
     parser.add_argument("--lr", type=float, default=4e-3)
     parser.add_argument("--ema", type=float, default=0.995)
+    parser.add_argument("--t-uniform", type=float, default=0.0, help="share of t drawn uniformly, not around a middle")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--compile", action="store_true", help="train through torch.compile")
     parser.add_argument("--checkpoint", type=Path, help="file for the training's state; goes on from it if it exists")
@@ -80,8 +81,9 @@ def main() -> None:
         diffusion = GaussianDiffusion(getattr(schedules, f"{args.schedule}_schedule")(args.T), args.predicts)
         run = train(
             net, diffusion, images, labels if classes else None, minutes=args.minutes, steps=args.steps,
-            batch_size=args.batch_size, lr=args.lr, ema_decay=args.ema, kind=args.kind, seed=args.seed,
-            compile=args.compile, checkpoint=args.checkpoint, save_minutes=args.save_minutes, watch=report,
+            batch_size=args.batch_size, lr=args.lr, ema_decay=args.ema, t_uniform=args.t_uniform, kind=args.kind,
+            seed=args.seed, compile=args.compile, checkpoint=args.checkpoint, save_minutes=args.save_minutes,
+            watch=report,
         )  # fmt: skip
     except (ValueError, OSError, FloatingPointError) as e:
         sys.exit(f"{e}")

@@ -4,6 +4,7 @@ import atexit
 import os
 import time
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -26,6 +27,11 @@ def mixed_precision(device: torch.device) -> torch.dtype | None:
     if device.type != "cuda":
         return None
     return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+
+
+def even_slices(n: int, count: int) -> list[slice]:
+    """n rows in `count` parts, all of which begin at even rows: self-conditioning serves every second row."""
+    return [slice(*ends) for ends in pairwise([*(2 * (i * n // (2 * count)) for i in range(count)), n])]
 
 
 @dataclass(frozen=True)
@@ -68,9 +74,8 @@ class Team:
             print(line, flush=True)
 
     def share(self, n: int) -> slice:
-        """This process's part of n rows. Parts begin at even rows: self-conditioning serves every second row."""
-        first, last = (2 * (rank * n // (2 * self.size)) for rank in (self.rank, self.rank + 1))
-        return slice(first, last if self.rank < self.size - 1 else n)
+        """This process's part of n rows."""
+        return even_slices(n, self.size)[self.rank]
 
     def mean(self, value: Tensor) -> Tensor:
         """The mean of every process's value, in all of them."""

@@ -33,9 +33,13 @@ def orthogonalise(matrices: Tensor, steps: int = 5) -> Tensor:
 
 
 def matrices_inside(net: nn.Module) -> list[nn.Parameter]:
-    """The weights of linear layers and convolutions, but for the layers that see images, and embeddings."""
-    layers = [m for m in net.modules() if isinstance(m, nn.Linear | nn.modules.conv._ConvNd)]
-    weights = dict.fromkeys(m.weight for m in layers if m.weight.requires_grad)  # a shared one counts once
+    """The weights of linear layers and convolutions, but for embeddings and the layers that see images or t itself.
+
+    Those that see t are told by their names, which begin with "time" here and in other libraries.
+    """
+    named = [(name, m) for name, m in net.named_modules() if isinstance(m, nn.Linear | nn.modules.conv._ConvNd)]
+    inside = [m.weight for name, m in named if not name.startswith("time")]
+    weights = dict.fromkeys(w for w in inside if w.requires_grad)  # a shared one counts once
     return [w for w in weights if min(w.shape[:2]) >= SMALLEST]
 
 
@@ -46,20 +50,21 @@ class Muon(torch.optim.Optimizer):
     such a step. Muon makes a step that is equally long in all of the matrix's directions.
 
     net: its parameters that ask for gradients are moved
-    lr:  AdamW's learning rate. Muon's is five times that, as its steps are measured otherwise; both decay weights
-         by 0.01 of it
+    lr:  AdamW's learning rate. Muon's is five times that, as its steps are measured otherwise
+    weight_decay: of the rate of each, by which it makes its weights smaller
     source: as for `orthogonalise`
     """
 
     _step_supports_amp_scaling = True  # a GradScaler hands over its verdict, on the device, instead of reading it
 
-    def __init__(self, net: nn.Module, lr: float = 4e-3):
+    def __init__(self, net: nn.Module, lr: float = 4e-3, weight_decay: float = 0.01):
         matrices = matrices_inside(net)
         ids = {id(w) for w in matrices}
         others = [p for p in net.parameters() if p.requires_grad and id(p) not in ids]
         # beta_2 = 0.99: a training of minutes gains from second moments that forget the first, wild steps soon
-        self.adamw = torch.optim.AdamW([dict(params=others)], lr=lr, betas=(0.9, 0.99), fused=True)
-        super().__init__([*self.adamw.param_groups, dict(params=matrices)], dict(lr=lr, weight_decay=0.01))
+        others = dict(params=others, weight_decay=weight_decay)
+        self.adamw = torch.optim.AdamW([others], lr=lr, betas=(0.9, 0.99), fused=True)
+        super().__init__([*self.adamw.param_groups, dict(params=matrices)], dict(lr=lr, weight_decay=weight_decay))
         self._share()
 
     def _share(self) -> None:

@@ -65,10 +65,11 @@ class StateFile:
             state = self._read(self.path)
         except ValueError as problem:
             state = self._fall_back(problem)
+        then, now, usual = state["about"], self.about, "the default"
         differences = [
-            f"{name} ({state['about'].get(name)} then, {now} now)"
-            for name, now in self.about.items()
-            if state["about"].get(name) != now
+            f"{name} ({then.get(name, usual)} then, {now.get(name, usual)} now)"
+            for name in then | now
+            if then.get(name) != now.get(name)
         ]
         if differences:
             raise ValueError(
@@ -189,6 +190,9 @@ def unbroken(wanted: bool = True) -> Iterator[list]:
     signal.signal(signal.SIGINT, lambda *_: pressed.append(True))
     try:
         yield pressed
+    except RuntimeError:  # the workers of a DataLoader hear the signal too, and the batch that they owe does not come
+        if not pressed:
+            raise
     finally:
         signal.signal(signal.SIGINT, before)
     if pressed:

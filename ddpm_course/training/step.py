@@ -7,7 +7,7 @@ import copy
 import math
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 
 import torch
@@ -17,8 +17,9 @@ from ..arguments import number
 from ..diffusion import GaussianDiffusion
 from ..losses import diffusion_loss
 from ..nets import MixedPrecision, data_dtype
-from ..pixels import to_unit_range
-from .devices import Team, mixed_precision
+from ..pixels import in_unit_range
+from .batches import Batches, Stream
+from .devices import Team, even_slices, mixed_precision
 from .optimizer import Muon
 
 
@@ -68,6 +69,7 @@ class Run:
     seconds: float = 0.0  # spent in training steps
     losses: list[tuple[int, float]] = field(default_factory=list)  # (step, mean loss since the entry before)
     unread: list[Tensor] = field(default_factory=list, repr=False)  # on the device: to read one is to wait for it
+    skipped: int | Tensor = 0  # steps that changed nothing, as float16 overflowed in them; a number at every report
 
     @contextmanager
     def timed(self) -> Iterator[None]:
@@ -79,7 +81,7 @@ class Run:
             self.seconds += time.perf_counter() - start
 
     def state_dict(self) -> dict:
-        record = ("steps", "step", "seconds", "losses", "unread")
+        record = ("steps", "step", "seconds", "losses", "unread", "skipped")
         return {name: getattr(self, name) for name in record}
 
     def load_state_dict(self, state: dict) -> None:
@@ -87,6 +89,7 @@ class Run:
         self.losses = list(state["losses"])  # a list of its own: another attempt may start from the same state
         device = next(self.net.parameters()).device
         self.unread = [loss.to(device) for loss in state["unread"]]
+        self.skipped = state.get("skipped", 0)  # older states have none
 
 
 class Training:
@@ -96,7 +99,7 @@ class Training:
         self,
         net: nn.Module,
         diffusion: GaussianDiffusion,
-        images: Tensor,
+        images: Tensor | Stream,
         labels: Tensor | None,
         team: Team,
         *,
@@ -104,28 +107,39 @@ class Training:
         lr: float,
         ema_decay: float,
         seed: int,
+        accumulate: int = 1,
+        weight_decay: float = 0.01,
+        clip: float = 1.0,
         t_around: tuple[float, float] | None = None,
+        t_uniform: float = 0.0,
         label_dropout: float = 0.0,
         kind: str = "l2",
     ):
         self.diffusion, self.team, self.device, self.lr, self.seed = diffusion, team, team.device, lr, seed
-        self.batch_size, self.t_around, self.label_dropout, self.kind = batch_size, t_around, label_dropout, kind
+        self.batch_size, self.label_dropout, self.kind = batch_size, label_dropout, kind
+        self.t_draws = dict(around=t_around, uniform=t_uniform)
+        self.accumulate, self.clip = accumulate, clip
         self.net = net.to(self.device, memory_format=torch.channels_last).train()
         self.dtype = data_dtype(net) or torch.float32
-        self.images = images.to(self.device)
-        self.labels = labels.to(self.device, torch.int64) if labels is not None else None
         self.generator = torch.Generator(self.device).manual_seed(seed)  # of data order, dropped labels, t and noise
-        self.batches = Batches(len(images), batch_size, self.device, self.generator)
+        self.images = self.labels = None
+        if isinstance(images, Stream):
+            self.batches = images
+        else:
+            self.images = images.to(self.device)
+            self.labels = labels.to(self.device, torch.int64) if labels is not None else None
+            self.batches = Batches(len(images), batch_size, self.device, self.generator)
         # dropout alone draws from the device's own generator
         self.own_random = {"cuda": torch.cuda, "mps": torch.mps}.get(self.device.type, torch)
         self.place = [self.device] if self.device.type == "cuda" else []  # there may be several GPUs
 
         self.precision = mixed_precision(self.device)
-        self.optimizer = Muon(net, lr)
+        self.optimizer = Muon(net, lr, weight_decay)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == torch.float16)
-        shared = net
+        shared, self.no_sync = net, nullcontext
         if team.size > 1:
             shared = nn.parallel.DistributedDataParallel(net, device_ids=self.place or None)
+            self.no_sync = shared.no_sync  # gradients add up in each process; the next backward averages them
         self.mixed_net = MixedPrecision(shared, self.precision)  # to call; the weights, and their names, stay net's
         self.mixed_net.self_condition = getattr(net, "self_condition", False)  # a shared network does not tell
         self.run = run = Run(net, EMA(net, ema_decay))
@@ -139,39 +153,65 @@ class Training:
         return f"{self.device}{products}" + (f" in {self.team.size} processes" if self.team.size > 1 else "")
 
     def step(self, lr: float) -> None:
-        """One line of Algorithm 1 after the other. Every process draws for the whole batch and keeps its share."""
-        n, device, generator, share = self.batch_size, self.device, self.generator, self.team.share(self.batch_size)
-        rows, y = next(self.batches)[share], None
-        if self.labels is not None:
-            drop = torch.rand(n, device=device, generator=generator)[share] < self.label_dropout
-            y = torch.where(drop, self.net.num_classes, self.labels[rows])
-        x0 = to_unit_range(self.images[rows]).to(self.dtype)
-        t = self.diffusion.schedule.sample_t(n, around=self.t_around, device=device, generator=generator)[share]
-        noise = torch.randn(n, *x0.shape[1:], dtype=self.dtype, device=device, generator=generator)[share]
-        losses = diffusion_loss(self.mixed_net, self.diffusion, x0, y, self.kind, t=t, noise=noise)
-        loss = losses.sum() / (n / self.team.size)  # the shares' mean is then the batch's, though shares differ in size
+        """One line of Algorithm 1 after the other. Every process draws for the whole batch and keeps its share.
 
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
+        The share is computed in parts, whose gradients add up, so that only a part's activations take memory.
+        """
+        n, device, generator, share = self.batch_size, self.device, self.generator, self.team.share(self.batch_size)
+        x, y = self._next_batch(share)
+        if y is not None:
+            drop = torch.rand(n, device=device, generator=generator)[share] < self.label_dropout
+            y = torch.where(drop, self.net.num_classes, y)
+        t = self.diffusion.schedule.sample_t(n, **self.t_draws, device=device, generator=generator)[share]
+        noise = torch.randn(n, *x.shape[1:], dtype=self.dtype, device=device, generator=generator)[share]
+
         self.optimizer.zero_grad()
-        self.scaler.scale(loss).backward()  # and, in a team, the mean of everybody's gradients
-        self.scaler.unscale_(self.optimizer)
-        nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        self.run.ema.update(self.net)
-        self.run.unread.append(loss.detach())
+        batch_loss, parts = 0.0, even_slices(len(x), self.accumulate)
+        for part in parts:
+            with nullcontext() if part is parts[-1] else self.no_sync():
+                x0, labels = in_unit_range(x[part]).to(self.dtype), None if y is None else y[part]
+                given = dict(t=t[part], noise=noise[part])
+                losses = diffusion_loss(self.mixed_net, self.diffusion, x0, labels, self.kind, **given)
+                # Sums over the batch's size, as parts and shares differ in theirs; the mean of all processes follows.
+                loss = losses.sum() / (n / self.team.size)
+                self.scaler.scale(loss).backward()
+            batch_loss = batch_loss + loss.detach()
+        self._move(lr)
+        self.run.unread.append(batch_loss)
         self.run.step += 1
 
+    def _next_batch(self, share: slice) -> tuple[Tensor, Tensor | None]:
+        """Images, and labels or None, of this process's share of the next batch."""
+        if self.images is None:
+            x, y = next(self.batches)
+            return x.to(self.device, non_blocking=True), None if y is None else y.to(self.device, non_blocking=True)
+        rows = next(self.batches)[share]
+        return self.images[rows], None if self.labels is None else self.labels[rows]
+
+    def _move(self, lr: float) -> None:
+        """Move the weights along their gradients, and the average after them."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        self.scaler.unscale_(self.optimizer)
+        nn.utils.clip_grad_norm_(self.net.parameters(), self.clip)
+        self.scaler.step(self.optimizer)  # or nothing, where a gradient is not finite
+        if self.scaler.is_enabled():
+            self.run.skipped = self.run.skipped + self.optimizer.adamw.found_inf
+        self.scaler.update()
+        self.run.ema.update(self.net)
+
     def read_losses(self) -> None:
-        """Wait for the device and record the mean loss.
+        """Wait for the device and record the mean loss: with loss scaling, of the steps whose loss is finite.
 
         raises FloatingPointError if it, or a weight, is not finite: the networks are then back at the report before
         """
         run = self.run
         norms = torch._foreach_norm(list(run.ema.net.parameters()))
         spoilt = 0 * torch.stack(norms).sum()  # 0, or nan once a weight is not finite: the loss may not show it yet
-        value = self.team.mean(torch.stack(run.unread).mean() + spoilt).item()
+        losses = torch.stack(run.unread)
+        if self.scaler.is_enabled():
+            losses, run.skipped = losses[losses.isfinite()], int(run.skipped)
+        value = self.team.mean(losses.mean() + spoilt).item()
         run.unread.clear()
         if not math.isfinite(value):
             torch._foreach_copy_(self.weights, self.good_weights)
@@ -202,29 +242,3 @@ class Training:
         self.generator.set_state(state["generator"])
         self.own_random.set_rng_state(state["dropout"], *self.place)
         return True
-
-
-class Batches:
-    """Shuffled rows for ever: every image once before any comes again (but for the last, partial batch)."""
-
-    def __init__(self, images: int, size: int, device: torch.device | str, generator: torch.Generator | None):
-        self.images, self.size, self.device, self.generator = images, size, device, generator
-        self.order, self.position = None, 0
-
-    def __iter__(self) -> Iterator[Tensor]:
-        return self
-
-    def __next__(self) -> Tensor:
-        """(size,) the numbers of the next images."""
-        if self.order is None or self.position + self.size > self.images:
-            self.order = torch.randperm(self.images, device=self.device, generator=self.generator)
-            self.position = 0
-        self.position += self.size
-        return self.order[self.position - self.size : self.position]
-
-    def state_dict(self) -> dict:
-        return dict(order=self.order, position=self.position)
-
-    def load_state_dict(self, state: dict) -> None:
-        self.order = state["order"].to(self.device) if state["order"] is not None else None
-        self.position = state["position"]
