@@ -24,7 +24,7 @@ from .arguments import whole
 from .folders import SPLITS, LeftOut, arrange, class_numbers, kinds_left_out, label_column, list_files, not_read, shown
 from .parquet import Picture, find_tables, labels_in, picture_in, pictures_in
 from .pictures import open_picture
-from .pixels import to_uint8, to_unit_range  # noqa: F401 - the lessons import them from here
+from .pixels import clusters, to_uint8, to_unit_range  # noqa: F401 - the lessons import them from here
 
 if TYPE_CHECKING:
     import datasets

@@ -1,11 +1,13 @@
-"""Pixels: the bytes of a picture, 0…255, and the floats in [-1, 1] that a network works with (lessons 00 and 01)."""
+"""Pixels: the bytes of a picture, 0…255, the floats in [-1, 1] that a network works with (lessons 00 and 01), and
+labels that are made from them (lesson 07)."""
 
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from .arguments import as_tensor
+from .arguments import as_tensor, whole
 
 
 def to_unit_range(images: Tensor) -> Tensor:
@@ -54,3 +56,27 @@ def as_images(name: str, images: Any) -> Tensor:
 def in_unit_range(images: Tensor) -> Tensor:
     """Floats as they are, uint8 as `to_unit_range` makes them: for functions that take both."""
     return to_unit_range(images) if images.dtype == torch.uint8 else images
+
+
+def clusters(images: Tensor, count: int, *, rounds: int = 40, generator: torch.Generator | None = None) -> Tensor:
+    """Labels for pictures that have none, by k-means (Lloyd, 1982) on their pixels: alike pictures get the same one.
+
+    images:    (N, C, H, W), uint8 or floats in [-1, 1]; compared at half their size, where there is less noise
+    count:     labels to give, at most N; the first centres are as many of the pictures
+    rounds:    each one moves every centre to the mean of the pictures that are nearest to it
+    generator: of the choice of the first centres, on the CPU
+    returns    (N,) int64 in 0…count-1, on the images' device
+    raises     ValueError for images of another shape, or more labels than pictures
+    """
+    images = as_images("images", images)
+    if images.ndim != 4:
+        raise ValueError(f"images must have shape (N, C, H, W), got {tuple(images.shape)}")
+    count, rounds = whole("count", count, 1, len(images), ", one for each picture"), whole("rounds", rounds, 0)
+    x = F.avg_pool2d(in_unit_range(images), 2, ceil_mode=True).flatten(1)  # (N, D)
+    centres = x[torch.randperm(len(x), generator=generator)[:count].to(x.device)]  # (count, D)
+    for _ in range(rounds):
+        nearest = torch.cdist(x, centres).argmin(1)
+        sums = torch.zeros_like(centres).index_add_(0, nearest, x)
+        sizes = nearest.bincount(minlength=count)[:, None]
+        centres = torch.where(sizes > 0, sums / sizes.clamp(min=1), centres)  # one that nobody is nearest to stays
+    return torch.cdist(x, centres).argmin(1)

@@ -21,6 +21,7 @@ from ddpm_course.data import (
     ASSETS,
     CLASS_NAMES,
     EMOJI_CLASSES,
+    clusters,
     load_images,
     load_photo,
     to_uint8,
@@ -54,6 +55,36 @@ def write(folder, files):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         content.save(folder / name) if isinstance(content, Image.Image) else (folder / name).write_bytes(content)
     return folder
+
+
+@pytest.mark.parametrize("side", [4, 5])
+def test_clusters_find_pictures_that_are_alike_and_end_where_no_picture_is_nearer_to_another_mean(side):
+    """Three kinds of pictures far apart, as bytes and floats; and the fixed point of k-means on pictures of no kind."""
+    g = torch.Generator().manual_seed(0)
+    kinds, noise = torch.arange(60) % 3, torch.randn(60, 2, side, side, generator=g)
+    floats = (kinds.float() - 1).reshape(-1, 1, 1, 1) * 0.8 + 0.05 * noise
+    for images in (floats.clamp(-1, 1), to_uint8(floats)):
+        found = clusters(images, 3, generator=torch.Generator().manual_seed(3))
+        assert found.dtype == torch.int64
+        assert all(len(found[kinds == kind].unique()) == 1 for kind in range(3)) and len(found.unique()) == 3
+    found = clusters(noise, 5, generator=g)
+    x = torch.nn.functional.avg_pool2d(noise, 2, ceil_mode=True).flatten(1)
+    means = torch.stack([x[found == label].mean(0) for label in range(5)])
+    own = (x - means[found]).norm(dim=1)
+    assert all((own <= (x - mean).norm(dim=1) + 1e-5).all() for mean in means)
+
+
+@pytest.mark.parametrize(
+    ("images", "count", "complaint"),
+    [
+        (torch.zeros(4, 8, 8), 2, r"images must have shape \(N, C, H, W\), got \(4, 8, 8\)"),
+        (torch.zeros(4, 1, 8, 8), 5, "count must be a whole number from 1 to 4, one for each picture"),
+        (torch.full((4, 1, 8, 8), 200.0), 2, r"images must be uint8 0…255, or floats in \[-1, 1\]"),
+    ],
+)
+def test_what_clusters_cannot_use(images, count, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        clusters(images, count)
 
 
 def test_ranges_are_inverse_for_every_level():

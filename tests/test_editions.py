@@ -97,6 +97,7 @@ def test_the_editions_hold_what_a_reader_needs(built):
         cells = cells_of(built, edition)
         assert cells["ex-7-1"].source == answer and printed(cells["check-7-1"]) == tried
         assert cells["setup"].metadata["cellView"] == "form" and cells["setup"].outputs == []  # Colab folds it
+        assert cells["setup"].metadata["jupyter"] == {"source_hidden": True}  # and so does JupyterLab
         assert "version" not in cells["notebook"].metadata.language_info
         bar = printed(cells["bar"])
         assert bar.count("\n") == 1 and "\r" not in bar and bar.startswith("100%")

@@ -143,6 +143,7 @@ def refresh(notebook) -> None:
         if cell.id == "setup":
             cell.source = setup_cell()
             cell.metadata["cellView"] = "form"  # Colab shows its first line alone
+            cell.metadata["jupyter"] = {"source_hidden": True}  # and JupyterLab a bar to click on
         elif is_solution(cell) or is_given(cell):
             write_exercise(cell)
         elif cell.cell_type == "markdown":

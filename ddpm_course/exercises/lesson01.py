@@ -113,9 +113,9 @@ def chain_cases() -> list[Case]:
 def diffuse(schedule, x0, generator):
     """Run the whole chain, with q_step, and keep every x_t.
 
-    schedule:   steps t = 1...schedule.T, of which there may be a thousand and more
+    schedule:   steps t = 1...schedule.T, of which there may be a thousand or more
     x0:         (B, ...) clean data
-    generator:  for the noise: torch.randn(x0.shape, generator=generator), once a step,
+    generator:  for the noise: torch.randn(x0.shape, generator=generator), once per step,
                 in the order t = 1...T
     returns     (T+1, B, ...) x_0 first, x_T last
     """
@@ -233,7 +233,7 @@ def repaired_chain(factors, x0, variance, generator):
     factors:    list of T numbers from -1 to 1: what steps 1...T multiply the old value by
     x0:         (B, ...) clean data
     variance:   to keep, a number
-    generator:  for the noise: torch.randn(x0.shape, generator=generator), once a step,
+    generator:  for the noise: torch.randn(x0.shape, generator=generator), once per step,
                 in the order of the steps
     returns     (T+1, B, ...) x_0 first, x_T last
     """

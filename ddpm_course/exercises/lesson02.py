@@ -205,7 +205,7 @@ def equal_t(schedule):
     schedule:  has the table schedule.alpha_bar, (T+1,): the variance of the signal;
                that of the noise is the rest
     returns    an int from 1 to T
-    raises     ValueError if the noise is the weaker one up to the end
+    raises     ValueError if the noise is weaker than the signal at every t
     """
     stronger = schedule.alpha_bar <= 0.5  # (T+1,) where the noise is
     if not stronger.any():

@@ -230,7 +230,7 @@ def prior_bits(alpha_bar_T, mean_square):
 
     alpha_bar_T:  the last entry of schedule.alpha_bar, a float64 tensor without axes in [0, 1)
     mean_square:  a number, the average of x_0² over the coordinates of the data
-    returns       a float, or a tensor without axes, with six right digits, for 1e-18 too
+    returns       a float, or a tensor without axes, correct to six digits, even for 1e-18
     """
     square = alpha_bar_T * mean_square  # of the mean of x_T
     excess = -alpha_bar_T  # the variance of x_T less 1; as 1 - ᾱ - 1 it would lose a tiny ᾱ
@@ -265,7 +265,7 @@ def rescaled_betas(T):
     """The linear betas for any T, scaled to destroy as much signal as 1000 steps do.
 
     T:       number of steps, 2 or more
-    returns  (T,) float64: linear_betas(T), times what makes the sum linear_betas(1000)'s,
+    returns  (T,) float64: linear_betas(T), times the factor that makes the sum linear_betas(1000)'s,
              then 0.999 in the place of each that is larger
     """
     linear = torch.linspace(1e-4, 0.02, T, dtype=torch.float64)

@@ -25,7 +25,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from ddpm_course import schedules
 from ddpm_course.classifier import classify, features
 from ddpm_course.classroom import editions
-from ddpm_course.data import load_images, to_unit_range
+from ddpm_course.data import clusters, load_images, to_unit_range
 from ddpm_course.diffusion import GaussianDiffusion
 from ddpm_course.metrics import frechet_distance
 from ddpm_course.nets import Guided
@@ -35,6 +35,7 @@ from ddpm_course.unet import UNet
 
 SAMPLES = 1000  # of the Fréchet distance
 SEEDS = 3  # of our own rows: their distance is the mean of so many trainings, every other row's that of one
+CLUSTERS = 32  # of pixels, in the place of classes
 GUIDANCE = 1.5  # of the guided samples after four minutes
 SHAPE = (64, 1, 28, 28)  # of the images whose sampling is timed
 TIMED_STEPS = 50  # a sampler with more steps than this is timed on so many, and scaled
@@ -58,19 +59,21 @@ def lesson_00() -> tuple[UNet, GaussianDiffusion, dict]:
 
 def row(name: str, minutes: float, short: bool = False) -> dict:
     """A network and a recipe, trained for some minutes. `name` is "ours", "ours, no labels" (the same network and
-    recipe, always given the null class), a peer's, or "PEER, our recipe"."""
+    recipe, always given the null class), "ours, clusters" (labels made from the pixels), a peer's, or "PEER, our
+    recipe"."""
     device, minutes, timed = best_device(), SHORT_MINUTES if short else minutes, 5 if short else TIMED_STEPS
     images, labels = load_images()
-    torch.manual_seed(0)
     net, diffusion, keywords = lesson_00()
+    given, y = told(name, images, labels)
+    if name == "ours, clusters":
+        net = UNet(**net.arguments | dict(num_classes=CLUSTERS))
+    arguments = net.arguments
     peer, own_recipe = None, False
     if not name.startswith("ours"):
         peer = importlib.import_module("peer_" + name.split(",")[0])
         own_recipe = not name.endswith(", our recipe")
         diffusion = peer.DIFFUSION if own_recipe else diffusion
         net = peer.build(diffusion.schedule)
-    y = (torch.arange(SAMPLES) % 10).to(device) if name == "ours" else None  # the others are told no classes
-    given = labels if name == "ours" else None
     net.to(device)
     forward, peak = flops(net, device), matrix_rate(device)
 
@@ -106,12 +109,23 @@ def row(name: str, minutes: float, short: bool = False) -> dict:
     scores = [distances(net, diffusion, y)]
     for seed in range(1, SEEDS if name.startswith("ours") else 1):
         torch.manual_seed(seed)
-        again, _, _ = lesson_00()
+        again = UNet(**arguments)
         run = train(again.to(device), diffusion, images, given, minutes=minutes, seed=seed, **keywords)
         scores.append(distances(run.ema.net, diffusion, y))
     plain, *guided = zip(*scores, strict=True)
     result |= dict(frechet=round(statistics.mean(plain), 2), frechet_by_seed=plain)
     return result | (dict(guided_by_seed=guided[0]) if guided else {})
+
+
+def told(name: str, images: Tensor, labels: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    """What a row's network is told in training, and what its samples are asked to be; most are told nothing."""
+    if name == "ours":
+        return labels, (torch.arange(SAMPLES) % 10).to(best_device())
+    if name == "ours, clusters":
+        given = clusters(images, CLUSTERS, generator=torch.Generator().manual_seed(0))
+        chosen = torch.randperm(len(given), generator=torch.Generator().manual_seed(1))[:SAMPLES]
+        return given, given[chosen].to(best_device())  # each as often as there are pictures of it
+    return None, None
 
 
 def distances(net: nn.Module, diffusion: GaussianDiffusion, y: Tensor | None) -> list[float]:
