@@ -3,6 +3,7 @@
 Everything comes back as uint8, (N, C, H, W); pictures are decoded while they are read, and only pixels stay in memory.
 """
 
+import json
 import math
 import os
 import threading
@@ -98,6 +99,18 @@ def load_images(
     images, labels = _decode(rows, size, limit, left_out)
     print(_summary(folder, split, rows, counts, images, labels) + not_read(left_out))
     return images, labels
+
+
+def load_table(name: str) -> list[dict]:
+    """The rows of a table that takes longer to measure than a lesson: `python assets/tables.py NAME` measures them.
+
+    raises ValueError if the course has no table of that name
+    """
+    names = sorted(path.stem for path in (ASSETS / "tables").glob("*.json"))
+    if name not in names:
+        raise ValueError(f"there is no table {name!r}; there are: {', '.join(names)}")
+    lines = (ASSETS / "tables" / f"{name}.json").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines]
 
 
 def load_photo() -> Tensor:

@@ -19,6 +19,7 @@ from ..schedules import Schedule
 from ..unet import UNet
 from .devices import best_device
 
+PRETRAINED = {"bundled": "fashion_unet", "emoji": "emoji_unet"}  # files of ASSETS, by the name of the data
 LARGEST = 2 << 30  # bytes of weights that a file may ask for: a hundred times what this course trains
 
 
@@ -86,6 +87,14 @@ def weights_file(path: str | Path) -> Path:
     return path if path.suffix == ".safetensors" else path.with_name(path.name + ".safetensors")
 
 
-def load_pretrained(device: torch.device | str | None = None) -> tuple[UNet, GaussianDiffusion, dict]:
-    """The bundled checkpoint: a class-conditional network for Fashion-MNIST. See `load_checkpoint`."""
-    return load_checkpoint(ASSETS / "fashion_unet", device)
+def load_pretrained(
+    device: torch.device | str | None = None, data: str = "bundled"
+) -> tuple[UNet, GaussianDiffusion, dict]:
+    """A network that was trained on one of the bundled sets and knows its classes. See `load_checkpoint`.
+
+    data:   "bundled" for the garments, "emoji" for the colour set
+    raises  ValueError for another name
+    """
+    if data not in PRETRAINED:
+        raise ValueError(f"there is a trained network for {' and '.join(PRETRAINED)}; got {data!r}")
+    return load_checkpoint(ASSETS / PRETRAINED[data], device)
