@@ -102,7 +102,7 @@ def inpaint_steps(
     known:     (B, ...) data, images in [-1, 1]; any finite numbers where it is unknown
     mask:      1 where `known` is known, 0 where it is not, of a shape that broadcasts to known's. Or a function of a
                batch that returns its known part, an orthogonal projection: with partial(block_means, size=4) the means
-               of blocks are known, and pixels are made up (Choi et al., 2021, eq. 8, with these means as low-pass)
+               of blocks are known, and pixels are made up (Choi et al., 2021, with these means as the low-pass)
     steps:     number of steps down, at most T (the default); with repeats, network calls are about `repeats` times that
     repeats:   how often each step but the last is made; 1 is plain replacement
     yields     a Step for every network call, and, with repeats, one for every way up, where t < s

@@ -70,7 +70,7 @@ def sharpened(peaks, scale):
     return mean.item(), (p * (x - mean) ** 2).sum().sqrt().item()
 
 
-def quantiles(n=2001):
+def quantiles(n=1001):
     """The middles of n equal shares of N(0, 1): in one dimension a deterministic sampler keeps their order."""
     return torch.special.ndtri((torch.arange(n, dtype=F64) + 0.5) / n)[:, None]
 
@@ -107,7 +107,7 @@ def test_sharpening_peaks_that_do_not_overlap_does_nothing_and_guidance_does(sca
     assert sharpened(APART, scale) == pytest.approx((0.5, 0.12), abs=1e-5)
     (net, diffusion), starts = exact(), quantiles()
     y = torch.ones(len(starts), dtype=torch.int64)
-    steps = ddim_steps(Guided(net, scale), diffusion, starts.shape, 1000, y=y, clip=False, x_T=starts)
+    steps = ddim_steps(Guided(net, scale), diffusion, starts.shape, 500, y=y, clip=False, x_T=starts)
     found, other = moments(quiet(steps)), moments(by_another_solver(APART, scale, starts))
     assert found == pytest.approx(other, abs=0.002)
     assert found == pytest.approx(ODE.get((APART, scale), (0.5, 0.12)), abs=0.003)
@@ -117,7 +117,7 @@ def test_guidance_where_the_peaks_overlap_is_not_sharpening_either():
     assert sharpened(OVERLAPPING, 3)[0] == pytest.approx(0.490, abs=5e-4)
     (net, diffusion), starts = exact(OVERLAPPING), quantiles()
     y = torch.ones(len(starts), dtype=torch.int64)
-    steps = ddim_steps(Guided(net, 3), diffusion, starts.shape, 1000, y=y, clip=False, x_T=starts)
+    steps = ddim_steps(Guided(net, 3), diffusion, starts.shape, 500, y=y, clip=False, x_T=starts)
     mean = quiet(steps).mean().item()
     assert mean == pytest.approx(by_another_solver(OVERLAPPING, 3, starts).mean().item(), abs=0.002)
     assert mean == pytest.approx(0.718, abs=0.005)
@@ -125,8 +125,8 @@ def test_guidance_where_the_peaks_overlap_is_not_sharpening_either():
 
 @pytest.mark.parametrize("peaks, scale", CHAIN)
 def test_the_guided_chain_samples_from_a_third_thing(peaks, scale):
-    """250 steps, 20,000 draws, seeds 0 and 1: as at 1,000 steps to a standard error, 0.0008 (0.0016 if they overlap)."""
-    (net, diffusion), n = exact(peaks), 20_000
+    """250 steps, 10,000 draws, seeds 0 and 1: as at 1,000 steps to a standard error, 0.0011 (0.0023 if they overlap)."""
+    (net, diffusion), n = exact(peaks), 10_000
     y = torch.ones(n, dtype=torch.int64)
     x_T, generator = normal(n, 1), seeded(1)
     steps = ancestral_steps(
@@ -181,19 +181,20 @@ def test_through_the_estimate_with_the_right_variance_is_exact_for_a_gaussian(pr
 
     x = normal(4, 1)
     guided = ClassifierGuided(same, diffusion, log_likelihood, through_x0=True)(x, T)
-    assert (guided - after(x, T)).abs().max() < 1e-9 * guided.abs().max().clamp(min=1)
+    assert (guided - after(x, T)).abs().max() < 1e-9 * guided.abs().max().clamp(min=1) and not guided.requires_grad
     assert (guided - same(x, T)).abs().max() > 1e-2
 
 
 def test_an_interval_guides_inside_and_nowhere_else():
     """t may differ within a batch; both ends are inside. Sampled, the last part is that of the plain network."""
     net, diffusion = exact(OVERLAPPING)
-    x, y = normal(4, 1), torch.ones(4, dtype=torch.int64)
-    plain, guided, between = (Guided(net, *s)(x, T, y) for s in ((1,), (3,), (3,)))
-    between = Guided(net, 3, interval=(50, 500))(x, T, y)
+    x = torch.linspace(-0.5, 0.5, 4, dtype=F64)[:, None]
+    y, times = torch.ones(4, dtype=torch.int64), torch.tensor([299, 300, 600, 601])
+    plain, guided = net(x, times, y), Guided(net, 3)(x, times, y)
+    between = Guided(net, 3, interval=(300, 600))(x, times, y)
     for i, inside in enumerate((False, True, True, False)):
-        assert (between[i] - (guided if inside else plain)[i]).abs() < 1e-12 < 1e-4 < (guided - plain)[i].abs()
-    every = Guided(net, torch.tensor([[3.0], [1.0], [2.0], [0.0]], dtype=F64), interval=(50, 500))(x, T, y)
+        assert (between[i] - (guided if inside else plain)[i]).abs() < 1e-12 < 1e-2 < (guided - plain)[i].abs()
+    every = Guided(net, torch.tensor([[3.0], [1.0], [2.0], [0.0]], dtype=F64), interval=(300, 600))(x, times, y)
     assert (every[1] - plain[1]).abs() < 1e-12 and (every[2] - (plain + guided)[2] / 2).abs() < 1e-12
     y, x_T = torch.ones(50, dtype=torch.int64), normal(50, 1)
     given = dict(y=y, clip=False, times=[1000, 800, 500, 200, 0])
@@ -302,44 +303,48 @@ def test_the_width_of_a_peak_is_right_with_the_large_variance_and_repeats():
         assert low < x[x[:, 1] < 0, 1].std() < high
 
 
-def particles(net, diffusion, steps, k, generator, best=False):
-    """SMCDiff (Trippe et al., 2023): draw how the known coordinate was noised; of the k that a step proposes, keep those
-    that agree with it. The variance is beta-tilde, or, `best`, with that of x_0 within a peak (lesson 06)."""
-    schedule, x = diffusion.schedule, torch.randn(k, 2, dtype=F64, generator=generator)
-    known = x[:1, 0].clone()  # as good as noise at T
-    x[:, 0] = known
+def particles(net, diffusion, steps, runs, k, generator, best=False):
+    """SMCDiff (Trippe et al., 2023), `runs` times with k particles: (runs, k, 2). Draw how the known coordinate was
+    noised; of the particles that a step proposes keep those that agree with it, by weight. The step's variance is
+    beta-tilde, or, `best`, with that of x_0 within a peak (lesson 06)."""
+    schedule, x = diffusion.schedule, torch.randn(runs, k, 2, dtype=F64, generator=generator)
+    known = x[:, :1, 0].clone()  # (runs, 1), at T as good as noise
+    x[..., 0] = known
     for t, s in pairwise(spaced_timesteps(schedule.T, steps)):
         alpha_bar_t, alpha_bar_s = schedule.alpha_bar[t].item(), schedule.alpha_bar[s].item()
         alpha = alpha_bar_t / alpha_bar_s
         on_x0 = math.sqrt(alpha_bar_s) * (1 - alpha) / (1 - alpha_bar_t)
         on_xt = math.sqrt(alpha) * (1 - alpha_bar_s) / (1 - alpha_bar_t)
         tilde = (1 - alpha) * (1 - alpha_bar_s) / (1 - alpha_bar_t)
-        variance = tilde
-        if best:
-            variance += on_x0**2 * STD**2 * (1 - alpha_bar_t) / (alpha_bar_t * STD**2 + 1 - alpha_bar_t)
-        mean = on_x0 * net(x, torch.full((k,), t)) + on_xt * x
-        known = on_x0 * GIVEN[:1] + on_xt * known + math.sqrt(tilde) * torch.randn(1, dtype=F64, generator=generator)
+        of_x0 = STD**2 * (1 - alpha_bar_t) / (alpha_bar_t * STD**2 + 1 - alpha_bar_t) if best else 0.0
+        variance = tilde + on_x0**2 * of_x0
+        x = on_x0 * net(x.flatten(0, 1), torch.full((runs * k,), t)).reshape(x.shape) + on_xt * x
+        z = torch.randn(runs, 1, dtype=F64, generator=generator)
+        known = on_x0 * GIVEN[0] + on_xt * known + math.sqrt(tilde) * z
         if s > 0:
-            x = mean + math.sqrt(variance) * torch.randn(k, 2, dtype=F64, generator=generator)
-            weight = (-((known - mean[:, 0]) ** 2) / (2 * variance)).softmax(0)
-            places = (torch.arange(k) + torch.rand(1, generator=generator)) / k  # evenly spaced in the weights' sum
-            x = x[torch.searchsorted(weight.cumsum(0), places.double()).clamp(max=k - 1)]
-        else:
-            x = mean
-        x[:, 0] = known
+            weight = (-((known - x[..., 0]) ** 2) / (2 * variance)).softmax(
+                1
+            )  # by the means: the second coordinate is free
+            x = x + math.sqrt(variance) * torch.randn(x.shape, dtype=F64, generator=generator)
+            places = (torch.arange(k) + torch.rand(runs, 1, dtype=F64, generator=generator)) / k
+            kept = torch.searchsorted(weight.cumsum(1), places).clamp(max=k - 1)  # evenly spaced along the weights' sum
+            x = x.gather(1, kept[..., None].expand(-1, -1, 2))
+        x[..., 0] = known
     return x
 
 
 def test_particles_have_the_true_share_and_how_much_it_scatters_depends_on_the_steps():
-    """500 particles, 20 runs. In 50 steps with beta-tilde: 0.93 on the average, but from 0.1 to 1 run by run; 0.04 is
-    the standard error of the mean. In 200 steps with the best variance each run is right to 0.03."""
+    """500 particles, 40 runs. In 50 steps with beta-tilde they give 0.93 on the average, as the course says, and its 0.04
+    is the error of such an average: a single run is off by 0.2, as most have only the right peak left and a few only the
+    wrong one. In 200 steps with the best variance it is off by 0.03."""
     net, diffusion = in_the_plane(cosine_schedule())
-    untuned, tuned = (
-        torch.tensor([share_of_the_lower(particles(net, diffusion, n, 500, seeded(i), best)) for i in range(20)])
-        for n, best in ((50, False), (200, True))
-    )
-    assert untuned.mean().item() == pytest.approx(0.93, abs=0.12) and untuned.std() > 0.08
-    assert tuned.mean().item() == pytest.approx(0.98, abs=0.02) and tuned.std() < 0.05
+    shares = {}
+    for n, best in ((50, False), (200, True)):
+        x = particles(net, diffusion, n, 40, 500, seeded(), best)
+        assert (x[..., 0] - 0.1).abs().max() < 1e-12
+        shares[n] = (x[..., 1] < 0).double().mean(1)
+    assert shares[50].mean().item() == pytest.approx(0.93, abs=0.09) and shares[50].std() > 0.1
+    assert shares[200].mean().item() == pytest.approx(0.98, abs=0.015) and shares[200].std() < 0.05
 
 
 def test_all_known_is_returned_and_nothing_known_is_the_plain_sampler():
@@ -440,11 +445,11 @@ def test_an_edit_keeps_its_place_as_long_as_the_noise_leaves_it():
         )
         expected = bimodal(F64).noised(diffusion.schedule, t).responsibilities(x)[:, 1].mean().item()
         assert shares[-1] == pytest.approx(expected, abs=0.015)
-    assert shares[0] > 0.85 and shares[-1] == pytest.approx(0.6, abs=0.015)
+    assert shares[0] > 0.75 and shares[-1] == pytest.approx(0.6, abs=0.015)
 
 
-def wrong(net=None, **given):
-    net, diffusion = net or in_the_plane()[0], GaussianDiffusion(linear_schedule(10), "x0")
+def wrong(**given):
+    net, diffusion = lambda x, t, y: x, GaussianDiffusion(linear_schedule(10), "x0")
     return next(
         inpaint_steps(net, diffusion, **dict(known=torch.zeros(2, 1, 4, 4), mask=torch.ones(4, 4), steps=2) | given)
     )
@@ -471,6 +476,7 @@ ROWS = [
     (lambda: wrong(steps=11), "steps must be a whole number from 1 to 10"),
     (lambda: wrong(times=[10, 5]), "times must fall from at most 10 to 0"),
     (lambda: wrong(mask=partial(block_means, size=3)), r"blocks of 3 x 3 must tile images \(B, C, H, W\); got shape"),
+    (lambda: block_means(PIXEL[..., :3], 2), r"blocks of 2 x 2 must tile images"),
     (lambda: block_means(PIXEL, 0), "size must be a whole number, 1 or more"),
     *((lambda s=s: edited(s), "strength must be a finite number from 0 to 1") for s in (-0.1, 1.1, math.nan, "half")),
     (lambda: edited(drawing=torch.ones(4, 1, dtype=torch.uint8)), "the data must be floats"),
