@@ -70,7 +70,10 @@ def test_stored_results_are_those_of_the_pages():
         assert len({(stored[name]["machine"], stored[name]["minutes"]) for name in names}) == 1
     pages = ("README.md", "assets/README.md", "tests/benchmarks/README.md")
     readme, assets, beside = ((editions.ROOT / page).read_text(encoding="utf-8") for page in pages)
-    curve, rows = stored.pop("curve"), ("ours", "ours, clusters", "ours, no labels", "annotated", "annotated, our recipe")
+    curve, rows = (
+        stored.pop("curve"),
+        ("ours", "ours, clusters", "ours, no labels", "annotated", "annotated, our recipe"),
+    )
     distances = [f"{stored[name]['frechet']:.1f}" for name in rows]
     distances += [f"{curve['values'][name]['25'][0]:.2f}" for name in ("ancestral, β̃", "DDIM, guidance 1.2")]
     assert re.findall(r"^\| .+ minutes.* \| ([\d.]+) \|$", readme, flags=re.MULTILINE) == distances
