@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from .arguments import whole
+from .bound import wide
 from .diffusion import GaussianDiffusion
 from .nets import call, evaluating
 from .schedules import check_float
@@ -65,10 +66,10 @@ def _weights(name: str, signal: Tensor, sigma: Tensor, sigma_data: float) -> tup
 
 
 def _signal_and_sigma(alpha_bar: Tensor | float, like: Tensor) -> tuple[Tensor, Tensor]:
-    level = torch.as_tensor(alpha_bar, dtype=torch.float64)
+    level = wide(alpha_bar) if isinstance(alpha_bar, Tensor) else torch.tensor(alpha_bar, dtype=torch.float64)
     if level.device.type == "cpu" and not bool(((level > 0) & (level < 1)).all()):
         raise ValueError(f"alpha_bar must lie between 0 and 1, and be neither; got {alpha_bar}")
-    return level.sqrt().to(like), (1 - level).sqrt().to(like)
+    return tuple(x.to(like.dtype).to(like.device) for x in (level.sqrt(), (1 - level).sqrt()))
 
 
 def clock(alpha_bar: Tensor, name: str) -> Tensor:
@@ -79,7 +80,7 @@ def clock(alpha_bar: Tensor, name: str) -> Tensor:
             (1 - u) x_0 + u noise
     raises  ValueError for another name
     """
-    level = alpha_bar.double()
+    level = wide(alpha_bar)
     signal, sigma = level.sqrt(), (1 - level).sqrt()
     clocks = {
         "alpha_bar": level,
@@ -95,7 +96,7 @@ def clock(alpha_bar: Tensor, name: str) -> Tensor:
 
 def level_at(time: Tensor, name: str) -> Tensor:
     """alpha_bar at a time of the clock `name`, float64: undoes `clock`."""
-    time = time.double()
+    time = wide(time)
     levels: dict[str, Callable[[], Tensor]] = {
         "alpha_bar": lambda: time,
         "angle": lambda: time.cos() ** 2,
@@ -147,9 +148,9 @@ def ode_log_likelihood(
         shape = (whole("probes", probes, 1), *x0.shape)
         directions = torch.randint(0, 2, shape, generator=generator, device=x0.device).to(x0) * 2 - 1
 
-    def slope(x: Tensor, t: int) -> tuple[Tensor, Tensor]:
+    def slope(x: Tensor, t: int) -> tuple[Tensor, Tensor | float]:
         if t == 0:
-            return torch.zeros_like(x), torch.zeros(len(x), dtype=torch.float64, device=x.device)
+            return torch.zeros_like(x), 0.0
         with torch.enable_grad(), evaluating(net):
             x = x.detach().requires_grad_()
             estimate, noise = diffusion.decode(call(net, x, torch.full(x.shape[:1], t, device=x.device), y, None), x, t)
@@ -157,14 +158,14 @@ def ode_log_likelihood(
             v = signal * noise - sigma * estimate
             return v.detach(), _divergence(v, x, directions)
 
-    x, change = x0, torch.zeros(len(x0), dtype=torch.float64, device=x0.device)
+    x, change = x0, 0.0
     for t, later in pairwise(times):
         length = angle[later] - angle[t]
         v, divergence = slope(x, t)
         end_v, end_divergence = slope(x + length * v, later)
         x = x + length / 2 * (v + end_v)
         change = change + length / 2 * (divergence + end_divergence)
-    prior = torch.distributions.Normal(0, 1).log_prob(x.double()).flatten(1).sum(1)
+    prior = torch.distributions.Normal(0, 1).log_prob(wide(x)).flatten(1).sum(1)
     return prior + change
 
 
@@ -173,7 +174,7 @@ def _divergence(v: Tensor, x: Tensor, directions: Tensor | None) -> Tensor:
 
     def along(direction: Tensor) -> Tensor:
         (product,) = torch.autograd.grad(v, x, direction, retain_graph=True)
-        return (product * direction).flatten(1).double().sum(1)
+        return wide((product * direction).flatten(1)).sum(1)
 
     if directions is not None:
         return torch.stack([along(direction) for direction in directions]).mean(0)

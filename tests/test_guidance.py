@@ -95,7 +95,7 @@ def by_another_solver(peaks, scale, starts):
     return torch.as_tensor(solve_ivp(slope, ends, starts[:, 0].numpy(), rtol=1e-6, atol=1e-7).y[:, -1])
 
 
-# COURSE.md's numbers come from about 2,000 draws: its means from the equation are good to 0.003 (0.005 where the peaks
+# The numbers that the course states come from about 2,000 draws: the means from the equation are good to 0.003 (0.005 where the peaks
 # overlap), and those of the chain to 0.004 (0.006).
 ODE = {(APART, 2): (0.564, 0.089), (APART, 3): (0.606, 0.080), (APART, 5): (0.662, 0.069)}
 CHAIN = {(APART, 2): 0.516, (APART, 3): 0.520, (APART, 5): 0.535, (OVERLAPPING, 3): 0.596}
@@ -322,9 +322,8 @@ def particles(net, diffusion, steps, runs, k, generator, best=False):
         z = torch.randn(runs, 1, dtype=F64, generator=generator)
         known = on_x0 * GIVEN[0] + on_xt * known + math.sqrt(tilde) * z
         if s > 0:
-            weight = (-((known - x[..., 0]) ** 2) / (2 * variance)).softmax(
-                1
-            )  # by the means: the second coordinate is free
+            gap = known - x[..., 0]  # from the means, before noise is added: the second coordinate is free
+            weight = (-(gap**2) / (2 * variance)).softmax(1)
             x = x + math.sqrt(variance) * torch.randn(x.shape, dtype=F64, generator=generator)
             places = (torch.arange(k) + torch.rand(runs, 1, dtype=F64, generator=generator)) / k
             kept = torch.searchsorted(weight.cumsum(1), places).clamp(max=k - 1)  # evenly spaced along the weights' sum
