@@ -42,9 +42,9 @@ def discretised_log_likelihood(x0: Tensor, mean: Tensor, variance: Tensor | floa
     variance: anything that broadcasts to them
     returns   (B, ...) in float64 (float32 where the device has no float64)
     """
-    x0, mean = _wide(x0), _wide(mean)
+    x0, mean = wide(x0), wide(mean)
     if isinstance(variance, Tensor):
-        std = _wide(variance).sqrt()
+        std = wide(variance).sqrt()
     else:
         std = math.sqrt(number("variance", variance, 0, above=True))
     level = ((x0 + 1) * 127.5).round().clamp(0, 255)
@@ -70,7 +70,7 @@ def prior_bits(diffusion: GaussianDiffusion | Schedule, x0: Tensor) -> Tensor:
     schedule = diffusion if isinstance(diffusion, Schedule) else diffusion.schedule
     check_float(x0)
     alpha_bar = schedule.alpha_bar[-1].item()
-    return _bits(gaussian_kl(math.sqrt(alpha_bar) * _wide(x0), 1 - alpha_bar, 0.0, 1.0))
+    return _bits(gaussian_kl(math.sqrt(alpha_bar) * wide(x0), 1 - alpha_bar, 0.0, 1.0))
 
 
 def variational_term(
@@ -107,7 +107,7 @@ def variational_term(
     estimate, _ = diffusion.decode(call(net, xt, steps, y).to(xt.dtype), xt, t)
     if clip:
         estimate = estimate.clamp(-1, 1)
-    x0, xt, estimate = _wide(x0), _wide(xt), _wide(estimate)
+    x0, xt, estimate = wide(x0), wide(xt), wide(estimate)
 
     q_mean, q_variance = q_posterior(schedule, x0, xt, t, t - 1)
     p_mean, _ = q_posterior(schedule, estimate, xt, t, t - 1)
@@ -227,6 +227,6 @@ def _bits(nats: Tensor) -> Tensor:
     return nats.flatten(1).mean(1) / math.log(2)
 
 
-def _wide(x: Tensor) -> Tensor:
+def wide(x: Tensor) -> Tensor:
     """In float64; as it is on Apple's GPU, which has none."""
     return x if x.device.type == "mps" else x.double()

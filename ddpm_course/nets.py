@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from .arguments import number
+from .arguments import number, whole
 
 
 def device_of(net: Callable[..., Tensor]) -> torch.device:
@@ -58,30 +58,73 @@ def evaluating(net: Callable[..., Tensor]) -> Iterator[None]:
 
 
 class Guided(nn.Module):
-    """Classifier-free guidance (Ho and Salimans, 2021): a network that exaggerates what the label changes.
+    """Guidance (lesson 10): c, what a network says, is moved away from b, what a worse one says: b + scale (c - b).
 
-    net:     trained with classes, and with labels dropped
-    scale:   a number; 1 is the plain conditional network, 0 the unconditional one; the output is u + scale (c - u)
-    raises   ValueError if the network has no classes, or is then called without labels
+    c is said with labels, and b without: classifier-free guidance (Ho and Salimans, 2021, eq. 6; their w is scale - 1).
 
-    Each call is one call of `net` on a doubled batch, labels first, null class second.
+    net:       trained with classes, and with labels dropped; with `weak`, any net(x, t, y)
+    scale:     a number, or one for each item, shaped to multiply x; 1 is the plain conditional network, 0 the
+               unconditional one
+    interval:  the first and the last t at which to guide; elsewhere the scale is 1 (Kynkäänniemi et al., 2024)
+    negative:  a class: b is said with this label in the place of none; called without labels, c is said without them
+               ("anything but")
+    weak:      another network with the same kind of output, less trained or smaller: it says b, with the same labels
+               (autoguidance: Karras et al., 2024)
+    raises     ValueError if the network has no classes, or is then called without labels, where they are needed; or if
+               scale, interval or negative do not fit
+
+    Each call is one call of `net` on a doubled batch, labels first, null class second; or one call of each network. The
+    interval saves none of it: to know t, the host would have to wait.
     """
 
-    def __init__(self, net: Callable[..., Tensor], scale: float):
+    def __init__(
+        self,
+        net: Callable[..., Tensor],
+        scale: float | Tensor,
+        *,
+        interval: tuple[int, int] | None = None,
+        negative: int | None = None,
+        weak: Callable[..., Tensor] | None = None,
+    ):
         super().__init__()
-        if getattr(net, "num_classes", None) is None:
+        classes = getattr(net, "num_classes", None)
+        if classes is None and (weak is None or negative is not None):
             raise ValueError("guidance needs a network that was trained with classes: one built with num_classes=...")
+        if interval is not None:
+            interval = _interval(interval)
+        if negative is not None:
+            negative = whole("negative", negative, 0, classes - 1, f", a class to avoid; {classes} is the null class")
         self.net, self.scale = net, scale if isinstance(scale, Tensor) else number("scale", scale)
-        self.num_classes, self.self_condition = net.num_classes, getattr(net, "self_condition", False)
+        self.interval, self.negative, self.weak = interval, negative, weak
+        self.num_classes, self.self_condition = classes, getattr(net, "self_condition", False)
 
     def forward(self, x: Tensor, t: Tensor, y: Tensor | None = None, x_self: Tensor | None = None) -> Tensor:
-        if y is None:
+        if y is None and self.negative is None and self.weak is None:
             raise ValueError("guidance needs labels y: the classes to guide towards")
-        null = torch.full_like(y, self.num_classes)
-        x_selves = None if x_self is None else torch.cat([x_self, x_self])
-        both = call(self.net, torch.cat([x, x]), torch.cat([t, t]), torch.cat([y, null]), x_selves)
-        conditional, unconditional = both.chunk(2)
-        return unconditional + self.scale * (conditional - unconditional)
+        base = None if self.negative is None else torch.full_like(t, self.negative)
+        if self.weak is None:
+            null = torch.full_like(t, self.num_classes)
+            labels = torch.cat([null if y is None else y, null if base is None else base])
+            x_selves = None if x_self is None else torch.cat([x_self, x_self])
+            better, worse = call(self.net, torch.cat([x, x]), torch.cat([t, t]), labels, x_selves).chunk(2)
+        else:
+            better = call(self.net, x, t, y, x_self)
+            x_self = x_self if getattr(self.weak, "self_condition", False) else None
+            worse = call(self.weak, x, t, y if base is None else base, x_self)
+        scale = self.scale
+        if self.interval is not None:
+            inside = (self.interval[0] <= t) & (t <= self.interval[1])
+            scale = 1 + (scale - 1) * inside.to(x.dtype).reshape(-1, *[1] * (x.ndim - 1))
+        return worse + scale * (better - worse)
+
+
+def _interval(interval: tuple[int, int]) -> tuple[int, int]:
+    try:
+        first, last = interval
+    except (TypeError, ValueError) as e:
+        raise ValueError(f"interval must be two times, the first and the last to guide at; got {interval!r}") from e
+    first = whole("the first t of interval", first, 0)
+    return first, whole("the last t of interval", last, first)
 
 
 class MixedPrecision(nn.Module):

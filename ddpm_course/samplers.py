@@ -112,11 +112,14 @@ def walk(
     clip: bool = True,
     device: torch.device | str | None = None,
     generator: torch.Generator | None = None,
+    change: Callable[[Tensor, int, Tensor | float], Tensor] | None = None,
 ) -> Iterator[Step]:
     """The loop of all samplers: from x at times[0] to times[-1], in either direction, one network call for each pair.
 
     coefficients: from alpha_bar at the t and at the s of all pairs, on_x0, on_xt and sigma, float64 (steps,) each,
-                  and if two more follow, the weights of the estimate and of the x that the call before had
+                  and if two more follow, the weights of the estimate and of the x that the call before had;
+                  a step that gives the estimate no weight asks for none: it adds noise, and no network is called
+    change:       what becomes of x_s, from x_s, s and the z that went into it, 0.0 where none did
     The other arguments, and what is yielded, are those of `ancestral_steps`.
     """
     device = device or x.device
@@ -132,16 +135,20 @@ def walk(
     itself = getattr(net, "self_condition", False)  # for networks that ask for the estimate before
     last_x0 = last_x = None
     for i, (t, s) in enumerate(pairwise(times)):
-        with evaluating(net):  # and not around the loop: between two steps the network is whoever runs the sampler's
-            output = call(net, x, torch.full(x.shape[:1], t, device=device), y, last_x0 if itself else None)
-        x0, _ = diffusion.decode(output.to(x.dtype), x, t)
-        if clip:
-            x0 = x0.clamp(-1, 1)
-        following = on_x0[i] * x0 + on_xt[i] * x
+        if on_x0[i] or last_x0 is None:
+            with evaluating(net):  # and not around the loop: between two steps it is whoever runs the sampler's
+                output = call(net, x, torch.full(x.shape[:1], t, device=device), y, last_x0 if itself else None)
+            x0, _ = diffusion.decode(output.to(x.dtype), x, t)
+            if clip:
+                x0 = x0.clamp(-1, 1)
+        following, z = on_x0[i] * x0 + on_xt[i] * x, 0.0
         if on_last and any(on_last[i]):
             following = following + on_last[i][0] * last_x0 + on_last[i][1] * last_x
         if sigma[i] > 0:
-            following = following + sigma[i] * torch.randn(x.shape, device=device, dtype=x.dtype, generator=generator)
+            z = torch.randn(x.shape, device=device, dtype=x.dtype, generator=generator)
+            following = following + sigma[i] * z
+        if change is not None:
+            following = change(following, s, z)
         x, last_x, last_x0 = following, x, x0
         yield Step(i + 1, len(times) - 1, t, s, x, x0)
 

@@ -14,7 +14,7 @@ def spaced_timesteps(T: int, steps: int | None = None, spacing: str | Tensor = "
 
     spacing: one of the three conventions of Lin et al. (2024), table 2, counted from 1 as everywhere in the course,
              "trailing": T, ..., T/steps, as even as integers allow
-             "linspace": T, ..., 1
+             "linspace": T, ..., 1, and with a single step 1 alone
              "leading":  1 + (steps - 1) * d, ..., 1 + d, 1 with d = T // steps, which never starts at T
              or a (T+1,) table that rises or falls with t, such as log-SNR: times that are even in it, from T to 0, or
              to 1 and then 0 where its entry 0 is infinite; where two would be the same integer, they move apart

@@ -19,7 +19,7 @@ LAYERS = [
     "exercises",
     "plots",
     "training",
-    *("losses", "bound", "solvers", "samplers", "metrics", "classifier", "toy", "data"),
+    *("equations", "losses", "bound", "guidance", "solvers", "samplers", "metrics", "classifier", "toy", "data"),
     *("unet", "blocks", "diffusion", "schedules", "times"),
     *("nets", "pictures", "parquet", "folders", "files", "colab", "pixels", "modes", "arguments"),
 ]

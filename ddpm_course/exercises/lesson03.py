@@ -265,7 +265,7 @@ def rescaled_betas(T):
     """The linear betas for any T, scaled to destroy as much signal as 1000 steps do.
 
     T:       number of steps, 2 or more
-    returns  (T,) float64: linear_betas(T), times the factor that makes the sum linear_betas(1000)'s,
+    returns  (T,) float64: linear_betas(T) times what makes their sum linear_betas(1000)'s,
              then 0.999 in the place of each that is larger
     """
     linear = torch.linspace(1e-4, 0.02, T, dtype=torch.float64)

@@ -67,7 +67,7 @@ def published(t: Tensor, dim: int) -> Tensor:
     tolerance=1e-4,
 )
 def attention(q, k, v):
-    """Each position compares its q with every position's k, and returns the weighted mean of their v.
+    """Each position compares its q with every k, and returns the weighted mean of their v.
 
     q, k, v: (B, heads, N, d), N positions with d features for each head
     returns  (B, heads, N, d): for every position an average of all v, with the weights

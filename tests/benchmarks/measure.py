@@ -224,7 +224,6 @@ SAMPLERS = {  # what the curve compares, on the bundled network: a sampler and a
     "DDIM": (ddim_steps, None),
     "ancestral, β̃": (ancestral_steps, None),
     "DDIM, guidance 1.2": (ddim_steps, 1.2),
-    "ancestral, guidance 1.2": (ancestral_steps, 1.2),
 }
 
 

@@ -10,9 +10,10 @@ KERNEL = "window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kerne
 READY = f"() => {KERNEL}?.connectionStatus === 'connected' && {KERNEL}?.status === 'idle'"
 BUSY = f"() => {KERNEL}?.status === 'busy'"
 COMMAND = "([name, options]) => { window.jupyterapp.commands.execute(name, options); }"
-PROMPTS = "[...document.querySelectorAll('.jp-Notebook .jp-CodeCell .jp-InputPrompt')].map(x => x.innerText)"
-STARTED = rf"() => {PROMPTS}.some(x => /[*\d]/.test(x))"
-FINISHED = rf"""() => {PROMPTS}.every(x => /\d/.test(x)) ||
+# Counts are read from the cells' models: a folded cell, as the setup cell is, shows no number.
+CODE = "(window.jupyterapp?.shell.currentWidget?.content.widgets ?? []).filter(x => x.model.type === 'code')"
+STARTED = f"() => {KERNEL}?.status === 'busy' || {CODE}.some(x => x.model.executionCount)"
+FINISHED = f"""() => {CODE}.every(x => x.model.executionCount) ||
     document.querySelector('[data-mime-type="application/vnd.jupyter.error"]')"""
 
 # Cells, mathematics, figures, widgets, scroll bars: what a reader would see at a glance
@@ -25,8 +26,7 @@ WHOLE_PAGE = r"""() => {
 
     // Which kernel? Trust this notebook? News?
     report('JupyterLab asks', all('.jp-Dialog, .Toastify__toast'))
-    report('did not run', all('.jp-Notebook .jp-CodeCell').filter(
-        x => !/\d/.test(x.querySelector('.jp-InputPrompt').innerText)))
+    report('did not run', CODE.filter(x => !x.model.executionCount).map(x => ({alt: x.model.sharedModel.source})))
     report('went wrong', all(`${mime}error"], ${mime}stderr"]`))
     // Formulas behind folds are drawn too. Outside of code a $ is a formula that was not found: nothing costs money.
     report('not rendered', all('.jp-RenderedMarkdown').filter(x => {
@@ -44,7 +44,7 @@ WHOLE_PAGE = r"""() => {
     report('wider than the page', all('.jp-Notebook .cm-scroller, .jp-OutputArea-output').filter(
         x => x.clientWidth && x.scrollWidth > x.clientWidth + 2))
     return wrong
-}"""
+}""".replace("CODE", CODE)
 GREY = "x => Boolean(x.closest('.noUi-target[disabled]'))"  # a slider that the lesson has switched off for now
 PLACE = "x => x.parentElement.style.transform"  # of a slider's handle; its aria-valuenow is rounded to 0.1
 # What a slider redraws: pictures and text in its own output, but not the slider and its number.
