@@ -5,6 +5,7 @@ scikit-image for the photograph.
     python assets/make.py fashion_mnist IDX_FOLDER --all --out FOLDER      all 70,000 images, same layout
     python assets/make.py emoji FONT NAMES                                 the pictures in colour, into assets/
     python assets/make.py photo                                            the photograph, into assets/
+    python assets/make.py half CHECKPOINT                                  its weights in 16 bits, into assets/
     python assets/make.py strip                                            the README's picture, from the checkpoint
 
 IDX_FOLDER holds the four .gz files: Debian's package `dataset-fashion-mnist` puts them into
@@ -136,6 +137,14 @@ def photo(out: Path) -> None:
     Image.fromarray((picture * 255).round().astype(np.uint8)).save(out / "photo.png", optimize=True)
 
 
+def half(checkpoint: Path, out: Path) -> None:
+    from ddpm_course.training import load_checkpoint, save_checkpoint
+
+    net, diffusion, about = load_checkpoint(checkpoint, "cpu")
+    about = {name: value for name, value in about.items() if name not in ("network", "predicts", "variance")}
+    save_checkpoint(out / checkpoint.name, net.half(), diffusion, **about)
+
+
 def strip(out: Path) -> None:
     """Three garments on their way out of noise: x_t at ten of the sampler's 50 steps, one garment a row."""
     import torch
@@ -158,16 +167,16 @@ def strip(out: Path) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Make the bundled data again.")
-    parser.add_argument("what", choices=["fashion_mnist", "emoji", "photo", "strip"])
+    parser.add_argument("what", choices=["fashion_mnist", "emoji", "photo", "half", "strip"])
     parser.add_argument("sources", type=Path, nargs="*")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--all", action="store_true")
     args = parser.parse_args()
-    if len(args.sources) != {"fashion_mnist": 1, "emoji": 2}.get(args.what, 0):
-        parser.error("fashion_mnist needs IDX_FOLDER, emoji needs FONT and NAMES, the others need nothing")
+    if len(args.sources) != {"fashion_mnist": 1, "emoji": 2, "half": 1}.get(args.what, 0):
+        parser.error("fashion_mnist needs IDX_FOLDER, emoji FONT and NAMES, half CHECKPOINT, the others nothing")
     if args.what == "fashion_mnist":
         fashion_mnist(*args.sources, args.out or HERE / "fashion_mnist", args.all)
     elif args.what == "emoji":
         emoji(*args.sources, args.out or HERE / "emoji")
     else:
-        {"photo": photo, "strip": strip}[args.what](args.out or HERE)
+        {"photo": photo, "half": half, "strip": strip}[args.what](*args.sources, args.out or HERE)

@@ -19,9 +19,16 @@ from ddpm_course.classroom.kernels import PatientKernelManager
 from ddpm_course.classroom.verify import verify
 from ddpm_course.lab import page
 
-LESSON, SOURCE = "07_tiny", "notebooks/solutions"
-SOLUTION = {"grade": False, "grade_id": "ex-7-1", "locked": False, "schema_version": 3, "solution": True, "task": False}
-CHECK = SOLUTION | {"grade": True, "grade_id": "check-7-1", "locked": True, "solution": False, "points": 1}
+LESSON, SOURCE = "97_tiny", "notebooks/solutions"
+SOLUTION = {
+    "grade": False,
+    "grade_id": "ex-97-1",
+    "locked": False,
+    "schema_version": 3,
+    "solution": True,
+    "task": False,
+}
+CHECK = SOLUTION | {"grade": True, "grade_id": "check-97-1", "locked": True, "solution": False, "points": 1}
 DOUBLE = 'def double(x):\n    """Twice x."""\n    ### BEGIN SOLUTION\n    return 2 * x\n    ### END SOLUTION'
 TRIED = "try: print(double(2))\nexcept NotImplementedError: print('not attempted')"
 BAR = """\
@@ -49,9 +56,9 @@ def tiny_lesson():
     cells = [
         new_markdown_cell(f"# Tiny\n\n{editions.badge(LESSON)}", id="title"),
         code("setup", editions.setup_cell(), tags=["setup"]),
-        code("ex-7-1", DOUBLE, nbgrader=dict(SOLUTION)),
-        code("check-7-1", TRIED, nbgrader=dict(CHECK)),
-        new_markdown_cell(f"[solution]({page(f'notebooks/solutions/{LESSON}.ipynb')})", id="hints-7-1"),
+        code("ex-97-1", DOUBLE, nbgrader=dict(SOLUTION)),
+        code("check-97-1", TRIED, nbgrader=dict(CHECK)),
+        new_markdown_cell(f"[solution]({page(f'notebooks/solutions/{LESSON}.ipynb')})", id="hints-97-1"),
         code("bar", BAR, scrolled=True),
         code("slider", "import ipywidgets\n\nipywidgets.IntSlider()"),
         code("figure", FIGURE),
@@ -95,7 +102,7 @@ def test_the_editions_hold_what_a_reader_needs(built):
     stub = f'def double(x):\n    """Twice x."""\n    {editions.STUB}'
     for edition, answer, tried in ((SOURCE, DOUBLE, "4\n"), ("notebooks", stub, "not attempted\n")):
         cells = cells_of(built, edition)
-        assert cells["ex-7-1"].source == answer and printed(cells["check-7-1"]) == tried
+        assert cells["ex-97-1"].source == answer and printed(cells["check-97-1"]) == tried
         assert cells["setup"].metadata["cellView"] == "form" and cells["setup"].outputs == []  # Colab folds it
         assert cells["setup"].metadata["jupyter"] == {"source_hidden": True}  # and so does JupyterLab
         assert "version" not in cells["notebook"].metadata.language_info
@@ -115,10 +122,10 @@ def test_a_cell_that_fails_or_takes_too_long_is_named_and_nothing_is_written(clo
 
     monkeypatch.setattr(nbclient, "NotebookClient", Impatient)
     cells = cells_of(clone)
-    cells["ex-7-1"].source += f"\n{source}"
+    cells["ex-97-1"].source += f"\n{source}"
     save(clone / SOURCE / f"{LESSON}.ipynb", cells["notebook"])
     before = contents(clone)
-    with pytest.raises(RuntimeError, match=rf"07_tiny[\s\S]*{reason}"):
+    with pytest.raises(RuntimeError, match=rf"97_tiny[\s\S]*{reason}"):
         build(root=clone)
     assert contents(clone) == before
 
@@ -131,19 +138,19 @@ BODIES += ["def double(x):\n    ### BEGIN SOLUTION\n    return 2 * x", DOUBLE]  
 def test_a_source_that_nbgrader_cannot_clear_is_refused(body):
     notebook = tiny_lesson()
     notebook.cells[2].source = body
-    notebook.cells[2].metadata.nbgrader.grade_id = "check-7-1"  # used twice
-    with pytest.raises(ValueError, match="nbgrader refuses .*check-7-1" if body == DOUBLE else "in: ex-7-1"):
+    notebook.cells[2].metadata.nbgrader.grade_id = "check-97-1"  # used twice
+    with pytest.raises(ValueError, match="nbgrader refuses .*check-97-1" if body == DOUBLE else "in: ex-97-1"):
         editions.student_edition(notebook)
 
 
 def test_lessons_are_chosen_by_number_or_name_and_commands_say_what_is_wrong(clone, capsys):
-    assert editions.lessons(clone) == editions.lessons(clone, ["07"]) == editions.lessons(clone, [LESSON]) == [LESSON]
-    assert main(["build", "08"], clone) == 1
-    assert capsys.readouterr().err == "build: there is no lesson '08'; there are: 07_tiny\n"
-    (clone / "notebooks" / f"{LESSON}.ipynb").rename(clone / "notebooks" / "08_stray.ipynb")
+    assert editions.lessons(clone) == editions.lessons(clone, ["97"]) == editions.lessons(clone, [LESSON]) == [LESSON]
+    assert main(["build", "98"], clone) == 1
+    assert capsys.readouterr().err == "build: there is no lesson '98'; there are: 97_tiny\n"
+    (clone / "notebooks" / f"{LESSON}.ipynb").rename(clone / "notebooks" / "98_stray.ipynb")
     assert main(["verify"], clone) == 1
     first, *_, last = capsys.readouterr().out.splitlines()
-    assert (first, last) == ("08_stray.ipynb: no source", f"{LESSON}: no student edition; make notebooks LESSONS=07")
+    assert (first, last) == ("98_stray.ipynb: no source", f"{LESSON}: no student edition; make notebooks LESSONS=97")
 
 
 def shows(cell, kind="display_data", **output):
@@ -165,21 +172,24 @@ FAULTS = {  # a change to the source's cells or to the notebook, and what is sai
     "badge": (lambda c: c["title"].update(source=editions.badge("01_other")), "no badge of this lesson"),
     "id": (lambda c: c["bar"].update(id="0f0f0f0f"), "id '0f0f0f0f' is not readable"),
     "same id": (lambda c: c["bar"].update(id="slider"), "id 'slider' is used 2 times"),
-    "no region": (lambda c: c["ex-7-1"].update(source="def double(x): ..."), "without a region"),
-    "no check": (lambda c: c["check-7-1"].metadata.pop("nbgrader"), "is not its check"),
+    "no region": (lambda c: c["ex-97-1"].update(source="def double(x): ..."), "without a region"),
+    "no check": (lambda c: c["check-97-1"].metadata.pop("nbgrader"), "is not its check"),
     "stray": (lambda c: c["bar"].update(source="### BEGIN SOLUTION"), "not marked as a solution"),
-    "picture": (lambda c: c["hints-7-1"].update(source="![](../assets/a.png)"), "cannot work from every folder"),
-    "html": (lambda c: c["hints-7-1"].update(source='<img src="assets/a.png">'), "cannot work from every folder"),
-    "lesson": (lambda c: c["hints-7-1"].update(source="[next](08_none.ipynb)"), "08_none.ipynb, which does not"),
-    "page": (lambda c: c["hints-7-1"].update(source=f"[s]({page('no')})"), "links to no, which"),
-    "ref": (lambda c: c["hints-7-1"].update(source=f"[s]({page('x').replace(REF, 'v0')})"), "links to v0, not to"),
+    "picture": (lambda c: c["hints-97-1"].update(source="![](../assets/a.png)"), "cannot work from every folder"),
+    "html": (lambda c: c["hints-97-1"].update(source='<img src="assets/a.png">'), "cannot work from every folder"),
+    "lesson": (lambda c: c["hints-97-1"].update(source="[next](08_none.ipynb)"), "08_none.ipynb, which does not"),
+    "page": (lambda c: c["hints-97-1"].update(source=f"[s]({page('no')})"), "links to no, which"),
+    "ref": (lambda c: c["hints-97-1"].update(source=f"[s]({page('x').replace(REF, 'v0')})"), "links to v0, not to"),
     "size": (lambda c: shows(c["bar"], data={"image/png": "A" * 600_000}), "KiB, more than 500"),
     # in the student edition:
     "student metadata": (lambda c: c["bar"].metadata.update(tags=["x"]), "bar: metadata is not"),
     "student notebook": (lambda c: c["notebook"].metadata.update(accelerator="GPU"), "its metadata are not"),
     "student order": (lambda c: c["notebook"].cells.reverse(), "ids or order"),
-    "student stub": (lambda c: c["ex-7-1"].update(source="def double(x):\n    return 2 * x"), "ex-7-1: source is not"),
-    "student markers": (lambda c: c["ex-7-1"].update(source="### END SOLUTION"), "ex-7-1: holds a solution"),
+    "student stub": (
+        lambda c: c["ex-97-1"].update(source="def double(x):\n    return 2 * x"),
+        "ex-97-1: source is not",
+    ),
+    "student markers": (lambda c: c["ex-97-1"].update(source="### END SOLUTION"), "ex-97-1: holds a solution"),
     "student stderr": (lambda c: shows(c["bar"], "stream", name="stderr", text="!"), "bar: wrote to standard error"),
 }
 

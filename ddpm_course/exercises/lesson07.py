@@ -138,6 +138,7 @@ def accumulated_gradient(net, xt, t, noise, size, most=1.0):
     "7.5",
     scaled_cases,
     first="copy the body of broken_scaled_step. For each line, ask how large the gradients are there, scaled or not.",
+    tolerance=4e-4,  # a last digit more or less decides how float16 rounds a weight
 )
 def scaled_step(net, optimizer, loss, scale, good, interval=2000):
     """One step in half precision, as broken_scaled_step would be without its four faults.
@@ -182,11 +183,12 @@ class SmallTraining:
         self.step = 0  # done so far
         self.schedule = cosine_schedule(20)
         size = images.shape[1]
-        self.net = nn.Sequential(nn.Linear(size + 1, 6), nn.SiLU(), nn.Dropout(0.3), nn.Linear(6, size))
+        first, last = nn.Linear(size + 1, 6), nn.Linear(6, size)
+        self.net = nn.Sequential(first, nn.SiLU(), nn.Dropout(0.3), last)
         self.average = copy.deepcopy(self.net)
         self.optimizer = torch.optim.Adam(self.net.parameters())
-        self.generator = torch.Generator().manual_seed(0)  # for the order of the images, t and noise
-        self.queue = torch.empty(0, dtype=torch.int64)  # images that this round through the data has not had yet
+        self.generator = torch.Generator().manual_seed(0)  # for the images' order, t and noise
+        self.queue = torch.empty(0, dtype=torch.int64)  # rows that this epoch still has to see
 
     def take_step(self):
         if len(self.queue) == 0:
@@ -196,20 +198,26 @@ class SmallTraining:
         t = self.schedule.sample_t(len(x0), generator=self.generator)
         noise = torch.randn(x0.shape, generator=self.generator)
         xt = q_sample(self.schedule, x0, t, noise)
-        predicted = self.net(torch.cat([xt, t[:, None] / 20], dim=1))  # its dropout draws from PyTorch's own generator
+        # its dropout draws from PyTorch's own generator
+        predicted = self.net(torch.cat([xt, t[:, None] / 20], dim=1))
         loss = F.mse_loss(predicted, noise)
         self.optimizer.zero_grad()
         loss.backward()
-        self.optimizer.param_groups[0]["lr"] = learning_rate(self.step, self.steps, peak=0.05, warmup=4)
+        rate = learning_rate(self.step, self.steps, peak=0.05, warmup=4)
+        self.optimizer.param_groups[0]["lr"] = rate
         self.optimizer.step()
         self.step += 1
         names, new = zip(*self.net.state_dict().items(), strict=True)
         old = list(self.average.state_dict().values())
-        self.average.load_state_dict(dict(zip(names, ema_update(old, new, ema_decay(self.step, 20)), strict=True)))
+        average = ema_update(old, new, ema_decay(self.step, 20))
+        self.average.load_state_dict(dict(zip(names, average, strict=True)))
         return loss.item()
 
     def load(self, state):
-        """Go on from a state, {name of an attribute: its state}; "dropout" is that of PyTorch's own generator."""
+        """Go on from a state, {name of an attribute: its state}.
+
+        "dropout" is the state of PyTorch's own generator.
+        """
         for name, value in state.items():
             if name == "dropout":
                 torch.set_rng_state(value)
@@ -242,7 +250,7 @@ def state_cases() -> list[Case]:
     tolerance=1e-5,
 )
 def state_to_save(run):
-    """What the file of a training must hold, so that another process goes on as if nothing had been.
+    """What a training's file must hold for another process to go on as if nothing had been.
 
     That process makes SmallTraining(images, ...) with the same images, but with other first
     weights and with the plan of its own machine, calls its load() with the state, and goes on.

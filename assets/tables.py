@@ -1,0 +1,311 @@
+"""Measure the tables that lessons show and that take longer than a lesson.
+
+    OMP_NUM_THREADS=1 python assets/tables.py training      lesson 07's, some two hours on one core
+    OMP_NUM_THREADS=1 python assets/tables.py fewer_steps   lesson 09's
+    OMP_NUM_THREADS=1 python assets/tables.py guidance      lesson 10's
+
+A row is stored in assets/tables/ as soon as it is measured, so an interrupted run goes on where it stopped. To measure
+a row again, delete its line.
+"""
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from functools import cache, partial
+from pathlib import Path
+from unittest.mock import patch
+
+import torch
+from torch import Tensor
+
+from ddpm_course.classifier import classify, features
+from ddpm_course.data import clusters, load_images
+from ddpm_course.diffusion import GaussianDiffusion
+from ddpm_course.exercises.lesson08 import inside_balls
+from ddpm_course.files import write_atomically
+from ddpm_course.metrics import frechet_distance, memorised, nearest_neighbours
+from ddpm_course.modes import fast_mode
+from ddpm_course.nets import Guided
+from ddpm_course.samplers import ancestral_steps, ddim_steps, generate, spaced_timesteps
+from ddpm_course.schedules import cosine_schedule
+from ddpm_course.solvers import heun_steps, multistep_steps
+from ddpm_course.training import Run, load_pretrained, train
+from ddpm_course.training.optimizer import matrices_inside
+from ddpm_course.unet import UNet
+
+TABLES = Path(__file__).parent / "tables"
+DIFFUSION = GaussianDiffusion(cosine_schedule(1000), predicts="v")
+SHORT = 800  # training steps of a row, where the row is not about their number
+BAG = 8  # the class that fine-tuning has never seen
+
+Job = tuple[dict, Callable[..., dict]]  # what tells a row from the others, and what measures it
+
+
+def training_rows() -> Iterator[Job]:
+    """Lesson 07: what steps, images, width, mirroring and the learning rate do, and fine-tuning, and sizes."""
+    for steps in (100, 200, 400, 800, 1600):
+        yield dict(part="steps", steps=steps), trained
+    for count in (140, 1000, 5000):
+        yield dict(part="images", images=count), trained
+    for told in ("nothing", "clusters"):
+        yield dict(part="told", told=told), trained
+    for optimizer, t in (("AdamW", "uniform"), ("AdamW", "around"), ("Muon", "uniform")):
+        yield dict(part="recipe", optimizer=optimizer, t=t), trained
+    yield dict(part="fine-tuning"), fine_tuned
+    for seed in range(3):
+        for mirrored in (False, True):
+            yield dict(part="mirrored", mirrored=mirrored, seed=seed, steps=400), trained
+    for widths in ([16, 32], [48, 96]):
+        yield dict(part="width", widths=widths), trained
+    yield dict(part="along", steps=SHORT), along
+    for lr in (1e-3, 1.6e-2, 6.4e-2):
+        yield dict(part="rate", lr=lr, steps=400), trained
+    for side in (28, 32, 64, 96):
+        for channels in (1, 3):
+            yield dict(part="sizes", side=side, channels=channels), sized
+
+
+def trained(
+    steps: int = SHORT,
+    images: int | None = None,
+    widths=(32, 64),
+    mirrored: bool = False,
+    lr: float = 4e-3,
+    seed: int = 0,
+    told: str = "classes",
+    optimizer: str = "Muon",
+    t: str = "around",
+) -> dict:
+    """One training of lesson 00's network: the distance of its samples, and how near they are to training images.
+
+    It is told classes, nothing, or which of 32 clusters of pixels a picture belongs to. Without matrices that are
+    Muon's, its optimizer is AdamW.
+    """
+    pictures, labels = load_images()
+    if images is not None:  # as many of each class, spread over the whole set
+        rows = torch.cat([torch.nonzero(labels == c)[: images // 10, 0] for c in range(10)])
+        pictures, labels = pictures[rows], labels[rows]
+    if told == "clusters":
+        labels = clusters(pictures, 32, generator=seeded(0))
+    chosen = torch.randperm(len(labels), generator=seeded(1))[:1000]
+    asked = dict(classes=CLASSES, clusters=labels[chosen], nothing=None)
+    seen, of = (torch.cat([pictures, pictures.flip(3)]), labels.repeat(2)) if mirrored else (pictures, labels)
+    torch.manual_seed(seed)
+    net = UNet(1, widths, num_classes=dict(classes=10, clusters=32, nothing=None)[told])
+    parameters = sum(p.numel() for p in net.parameters())
+    options = dict(lr=lr, seed=seed) | (dict(t_around=None) if t == "uniform" else {})
+    matrices = [] if optimizer == "AdamW" else matrices_inside(net)
+    try:
+        with patch("ddpm_course.training.optimizer.matrices_inside", lambda _: matrices):
+            run = train(net, DIFFUSION, seen, None if told == "nothing" else of, steps=steps, **options)
+    except FloatingPointError:
+        return dict(parameters=parameters, frechet=None)
+    last = [loss for step, loss in run.losses if step > 0.9 * run.step]
+    samples = drawn(run.ema.net, asked[told])
+    near, _ = nearest_neighbours(samples, pictures, k=2)
+    return score(samples) | dict(
+        parameters=parameters,
+        loss=round(sum(last) / len(last), 4),
+        seconds=round(run.seconds),
+        nearest=round(near[:, 0].median().item(), 3),
+        copies=round(100 * memorised(near).double().mean().item(), 1),
+    )
+
+
+def along(steps: int) -> dict:
+    """One training, with the last weights and their average scored on the way."""
+    seen: dict[str, list] = dict(step=[], loss=[], raw=[], average=[])
+    marks = [round(steps * share) for share in (1 / 16, 1 / 8, 1 / 4, 1 / 2, 5 / 8, 3 / 4, 7 / 8, 1)]
+
+    def watch(run: Run) -> None:
+        if run.step in marks:
+            recent = [loss for step, loss in run.losses if step > run.step - 100]
+            seen["step"].append(run.step)
+            seen["loss"].append(round(sum(recent) / len(recent), 4))
+            for name, net in (("raw", run.net.eval()), ("average", run.ema.net)):
+                seen[name].append(score(drawn(net))["frechet"])
+
+    torch.manual_seed(0)
+    train(UNet(1, num_classes=10), DIFFUSION, *load_images(), steps=steps, watch=watch)
+    return seen
+
+
+def fine_tuned() -> dict:
+    """A network that knows all garments but bags is given bags alone: distances of each class, before and after."""
+    images, labels = load_images()
+    known = labels != BAG
+    torch.manual_seed(0)
+    run = train(UNet(1, num_classes=10), DIFFUSION, images[known], labels[known], steps=SHORT)
+    before = class_distances(run.ema.net)
+    result = dict(before=before)
+    for name, chosen, lr in (
+        ("bags alone", labels == BAG, 1e-3),
+        ("bags alone, the full rate", labels == BAG, 4e-3),
+        ("everything", labels >= 0, 1e-3),
+    ):
+        net = UNet(1, num_classes=10)
+        net.load_state_dict(run.ema.net.state_dict())
+        result[name] = class_distances(train(net, DIFFUSION, images[chosen], labels[chosen], steps=200, lr=lr).ema.net)
+    return result
+
+
+def class_distances(net) -> list[float]:
+    test, labels = load_images(split="test")
+    count = 70 if fast_mode() else 200
+    samples = generate(
+        net, DIFFUSION, (10 * count, 1, 28, 28), y=torch.arange(10 * count) % 10, progress=False, generator=seeded(0)
+    )
+    return [round(frechet_distance(samples[c::10], test[labels == c]), 1) for c in range(10)]
+
+
+def sized(side: int, channels: int) -> dict:
+    """Minutes for 1,000 training steps on two cores, and the memory, for a picture's size; in a process of its own."""
+    code = f"import tables; tables.print_size({side}, {channels})"
+    environment = os.environ | {"OMP_NUM_THREADS": "2"}
+    command, here = [sys.executable, "-c", code], Path(__file__).parent
+    done = subprocess.run(command, cwd=here, env=environment, stdout=subprocess.PIPE, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def print_size(side: int, channels: int) -> None:
+    widths = (32, 64) if side <= 32 else (32, 64, 128)
+    patch = 2 if side <= 32 else 4
+    images = torch.randint(0, 256, (256, channels, side, side), dtype=torch.uint8, generator=seeded(0))
+    run = train(UNet(channels, widths, patch=patch), DIFFUSION, images, steps=12)
+    pace = run.seconds / run.step
+    (memory,) = re.findall(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text())  # the largest so far; Linux
+    cost = dict(minutes=round(1000 * pace / 60, 1), megabytes=round(int(memory) / 1024))
+    print(json.dumps(dict(widths=widths, patch=patch) | cost))
+
+
+# ---- lesson 09 ----
+
+
+def fewer_steps_rows() -> Iterator[Job]:
+    """Lesson 09: distances of the bundled network's samples against the times that are visited, and against calls."""
+    for steps in (5, 10, 25):
+        for spacing in ("trailing", "linspace", "leading", "√t", "log-SNR"):
+            yield dict(part="times", spacing=spacing, steps=steps), spaced
+    for calls in (3, 5, 9, 15, 25, 49, 99):  # odd: Heun's method with n steps makes 2n - 1 calls
+        for sampler in SAMPLERS:
+            yield dict(part="calls", sampler=sampler, calls=calls), called
+
+
+SAMPLERS = {
+    "ancestral": ancestral_steps,
+    "DDIM": ddim_steps,
+    "Heun in sigma": partial(heun_steps, coordinate="sigma"),
+    "Heun in the angle": heun_steps,
+    "multistep": multistep_steps,
+}
+
+
+def spaced(spacing: str, steps: int) -> dict:
+    net, diffusion, _ = load_pretrained()
+    clocks = {"√t": torch.arange(diffusion.schedule.T + 1).sqrt(), "log-SNR": diffusion.schedule.snr.log()}
+    times = spaced_timesteps(diffusion.schedule.T, steps, clocks.get(spacing, spacing))
+    return dict(times=times) | score(drawn(net, steps=steps, sampler=partial(ddim_steps, times=times)))
+
+
+def called(sampler: str, calls: int) -> dict:
+    net, _, _ = load_pretrained()
+    steps = (calls + 1) // 2 if "Heun" in sampler else calls
+    return score(drawn(net, steps=steps, sampler=SAMPLERS[sampler]))
+
+
+# ---- lesson 10 ----
+
+
+def guidance_rows() -> Iterator[Job]:
+    """Lesson 10: the bundled network's samples against the scale of guidance, and other ways to guide."""
+    for scale in (0.0, 0.5, 1.0, 1.2, 1.5, 2.0, 3.0, 4.0, 6.0):
+        yield dict(part="scale", scale=scale), guided
+    for name, options in GUIDES.items():
+        yield dict(part="other", name=name), partial(guided, **options)
+
+
+GUIDES = {
+    "s = 2, t from 1 to 700": dict(scale=2.0, interval=(1, 700)),
+    "s = 2, t from 200 to 700": dict(scale=2.0, interval=(200, 700)),
+    "s = 2, t from 200 to 1000": dict(scale=2.0, interval=(200, 1000)),
+    "s = 2, a network of four minutes": dict(scale=2.0, weak=1500),
+    "s = 2, a network of one minute": dict(scale=2.0, weak=400),
+}
+
+
+def guided(scale: float, weak: int | None = None, name: str = "", **options) -> dict:
+    """`weak` is the number of training steps of another network to guide with."""
+    net, _, _ = load_pretrained()
+    if weak is not None:
+        options["weak"] = small_network(weak)
+    samples = drawn(Guided(net, scale, **options))
+    ours, real = features(samples), reference()[:: 4 if len(samples) == 1000 else 50][: len(samples)]
+    asked = (classify(samples) == torch.arange(len(samples)) % 10).double().mean().item()
+    precision, recall = inside_balls(ours, real, 3), inside_balls(real, ours, 3)
+    shares = dict(asked=asked, precision=precision.double().mean().item(), recall=recall.double().mean().item())
+    return score(samples) | {name: round(share, 3) for name, share in shares.items()}
+
+
+@cache
+def small_network(steps: int) -> UNet:
+    torch.manual_seed(0)
+    return train(UNet(1, num_classes=10), DIFFUSION, *load_images(), steps=steps).ema.net
+
+
+# ---- what all tables share ----
+
+
+CLASSES = torch.arange(1000) % 10
+
+
+def drawn(net, y: Tensor | None = CLASSES, steps: int = 25, sampler=ancestral_steps) -> Tensor:
+    """1,000 samples from the same noise, asked for y; a few in a few steps in fast mode."""
+    n = 1000
+    if fast_mode():
+        n, steps, y = 80, min(steps, 3), None if y is None else y[:80]
+    shape, g = (n, 1, 28, 28), seeded(0)
+    return generate(net, DIFFUSION, shape, steps, y=y, sampler=sampler, progress=False, generator=g)
+
+
+def score(samples: Tensor) -> dict:
+    return dict(frechet=round(frechet_distance(samples, reference()), 2))
+
+
+@cache
+def reference() -> Tensor:
+    return features(load_images(split="test")[0])
+
+
+def seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+ROWS = {"training": training_rows, "fewer_steps": fewer_steps_rows, "guidance": guidance_rows}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("table", choices=ROWS)
+    parser.add_argument("parts", nargs="*", help="of the table; all of them if none is named")
+    parser.add_argument("--out", type=Path, default=TABLES)
+    args = parser.parse_args()
+    file = args.out / f"{args.table}.json"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    stored = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+    for named, measure in ROWS[args.table]():
+        if (args.parts and named["part"] not in args.parts) or any(named.items() <= row.items() for row in stored):
+            continue
+        print(named, flush=True)
+        started = time.perf_counter()
+        row = named | measure(**{key: value for key, value in named.items() if key != "part"})
+        stored.append(row | dict(whole_seconds=round(time.perf_counter() - started)))
+        write_atomically(file, "".join(json.dumps(row) + "\n" for row in stored))
+
+
+if __name__ == "__main__":
+    main()
