@@ -120,7 +120,7 @@ def trained(
 def along(steps: int) -> dict:
     """One training, with the last weights and their average scored on the way."""
     seen: dict[str, list] = dict(step=[], loss=[], raw=[], average=[])
-    marks = [round(steps * share) for share in (1 / 16, 1 / 8, 1 / 4, 1 / 2, 5 / 8, 3 / 4, 7 / 8, 1)]
+    marks = [round(steps * share) for share in (1 / 8, 1 / 4, 1 / 2, 3 / 4, 1)]
 
     def watch(run: Run) -> None:
         if run.step in marks:

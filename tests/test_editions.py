@@ -180,7 +180,7 @@ FAULTS = {  # a change to the source's cells or to the notebook, and what is sai
     "lesson": (lambda c: c["hints-97-1"].update(source="[next](08_none.ipynb)"), "08_none.ipynb, which does not"),
     "page": (lambda c: c["hints-97-1"].update(source=f"[s]({page('no')})"), "links to no, which"),
     "ref": (lambda c: c["hints-97-1"].update(source=f"[s]({page('x').replace(REF, 'v0')})"), "links to v0, not to"),
-    "size": (lambda c: shows(c["bar"], data={"image/png": "A" * 600_000}), "KiB, more than 500"),
+    "size": (lambda c: shows(c["bar"], data={"image/png": "A" * 800_000}), "KiB, more than 640"),
     # in the student edition:
     "student metadata": (lambda c: c["bar"].metadata.update(tags=["x"]), "bar: metadata is not"),
     "student notebook": (lambda c: c["notebook"].metadata.update(accelerator="GPU"), "its metadata are not"),
