@@ -1,8 +1,6 @@
 """Measure the tables that lessons show and that take longer than a lesson.
 
     OMP_NUM_THREADS=1 python assets/tables.py training      lesson 07's, some two hours on one core
-    OMP_NUM_THREADS=1 python assets/tables.py fewer_steps   lesson 09's
-    OMP_NUM_THREADS=1 python assets/tables.py guidance      lesson 10's
 
 A row is stored in assets/tables/ as soon as it is measured, so an interrupted run goes on where it stopped. To measure
 a row again, delete its line.
@@ -16,25 +14,22 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from unittest.mock import patch
 
 import torch
 from torch import Tensor
 
-from ddpm_course.classifier import classify, features
+from ddpm_course.classifier import features
 from ddpm_course.data import clusters, load_images
 from ddpm_course.diffusion import GaussianDiffusion
-from ddpm_course.exercises.lesson08 import inside_balls
 from ddpm_course.files import write_atomically
 from ddpm_course.metrics import frechet_distance, memorised, nearest_neighbours
 from ddpm_course.modes import fast_mode
-from ddpm_course.nets import Guided
-from ddpm_course.samplers import ancestral_steps, ddim_steps, generate, spaced_timesteps
+from ddpm_course.samplers import generate
 from ddpm_course.schedules import cosine_schedule
-from ddpm_course.solvers import heun_steps, multistep_steps
-from ddpm_course.training import Run, load_pretrained, train
+from ddpm_course.training import Run, train
 from ddpm_course.training.optimizer import matrices_inside
 from ddpm_course.unet import UNet
 
@@ -87,7 +82,7 @@ def trained(
     Muon's, its optimizer is AdamW.
     """
     pictures, labels = load_images()
-    if images is not None:  # as many of each class, spread over the whole set
+    if images is not None:  # the first ones of each class
         rows = torch.cat([torch.nonzero(labels == c)[: images // 10, 0] for c in range(10)])
         pictures, labels = pictures[rows], labels[rows]
     if told == "clusters":
@@ -183,93 +178,17 @@ def print_size(side: int, channels: int) -> None:
     print(json.dumps(dict(widths=widths, patch=patch) | cost))
 
 
-# ---- lesson 09 ----
-
-
-def fewer_steps_rows() -> Iterator[Job]:
-    """Lesson 09: distances of the bundled network's samples against the times that are visited, and against calls."""
-    for steps in (5, 10, 25):
-        for spacing in ("trailing", "linspace", "leading", "√t", "log-SNR"):
-            yield dict(part="times", spacing=spacing, steps=steps), spaced
-    for calls in (3, 5, 9, 15, 25, 49, 99):  # odd: Heun's method with n steps makes 2n - 1 calls
-        for sampler in SAMPLERS:
-            yield dict(part="calls", sampler=sampler, calls=calls), called
-
-
-SAMPLERS = {
-    "ancestral": ancestral_steps,
-    "DDIM": ddim_steps,
-    "Heun in sigma": partial(heun_steps, coordinate="sigma"),
-    "Heun in the angle": heun_steps,
-    "multistep": multistep_steps,
-}
-
-
-def spaced(spacing: str, steps: int) -> dict:
-    net, diffusion, _ = load_pretrained()
-    clocks = {"√t": torch.arange(diffusion.schedule.T + 1).sqrt(), "log-SNR": diffusion.schedule.snr.log()}
-    times = spaced_timesteps(diffusion.schedule.T, steps, clocks.get(spacing, spacing))
-    return dict(times=times) | score(drawn(net, steps=steps, sampler=partial(ddim_steps, times=times)))
-
-
-def called(sampler: str, calls: int) -> dict:
-    net, _, _ = load_pretrained()
-    steps = (calls + 1) // 2 if "Heun" in sampler else calls
-    return score(drawn(net, steps=steps, sampler=SAMPLERS[sampler]))
-
-
-# ---- lesson 10 ----
-
-
-def guidance_rows() -> Iterator[Job]:
-    """Lesson 10: the bundled network's samples against the scale of guidance, and other ways to guide."""
-    for scale in (0.0, 0.5, 1.0, 1.2, 1.5, 2.0, 3.0, 4.0, 6.0):
-        yield dict(part="scale", scale=scale), guided
-    for name, options in GUIDES.items():
-        yield dict(part="other", name=name), partial(guided, **options)
-
-
-GUIDES = {
-    "s = 2, t from 1 to 700": dict(scale=2.0, interval=(1, 700)),
-    "s = 2, t from 200 to 700": dict(scale=2.0, interval=(200, 700)),
-    "s = 2, t from 200 to 1000": dict(scale=2.0, interval=(200, 1000)),
-    "s = 2, a network of four minutes": dict(scale=2.0, weak=1500),
-    "s = 2, a network of one minute": dict(scale=2.0, weak=400),
-}
-
-
-def guided(scale: float, weak: int | None = None, name: str = "", **options) -> dict:
-    """`weak` is the number of training steps of another network to guide with."""
-    net, _, _ = load_pretrained()
-    if weak is not None:
-        options["weak"] = small_network(weak)
-    samples = drawn(Guided(net, scale, **options))
-    ours, real = features(samples), reference()[:: 4 if len(samples) == 1000 else 50][: len(samples)]
-    asked = (classify(samples) == torch.arange(len(samples)) % 10).double().mean().item()
-    precision, recall = inside_balls(ours, real, 3), inside_balls(real, ours, 3)
-    shares = dict(asked=asked, precision=precision.double().mean().item(), recall=recall.double().mean().item())
-    return score(samples) | {name: round(share, 3) for name, share in shares.items()}
-
-
-@cache
-def small_network(steps: int) -> UNet:
-    torch.manual_seed(0)
-    return train(UNet(1, num_classes=10), DIFFUSION, *load_images(), steps=steps).ema.net
-
-
 # ---- what all tables share ----
 
 
 CLASSES = torch.arange(1000) % 10
 
 
-def drawn(net, y: Tensor | None = CLASSES, steps: int = 25, sampler=ancestral_steps) -> Tensor:
+def drawn(net, y: Tensor | None = CLASSES) -> Tensor:
     """1,000 samples from the same noise, asked for y; a few in a few steps in fast mode."""
-    n = 1000
-    if fast_mode():
-        n, steps, y = 80, min(steps, 3), None if y is None else y[:80]
-    shape, g = (n, 1, 28, 28), seeded(0)
-    return generate(net, DIFFUSION, shape, steps, y=y, sampler=sampler, progress=False, generator=g)
+    n, steps = (80, 3) if fast_mode() else (1000, 25)
+    y = None if y is None else y[:n]
+    return generate(net, DIFFUSION, (n, 1, 28, 28), steps, y=y, progress=False, generator=seeded(0))
 
 
 def score(samples: Tensor) -> dict:
@@ -285,7 +204,7 @@ def seeded(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-ROWS = {"training": training_rows, "fewer_steps": fewer_steps_rows, "guidance": guidance_rows}
+ROWS = {"training": training_rows}
 
 
 def main() -> None:
