@@ -95,8 +95,8 @@ def by_another_solver(peaks, scale, starts):
     return torch.as_tensor(solve_ivp(slope, ends, starts[:, 0].numpy(), rtol=1e-6, atol=1e-7).y[:, -1])
 
 
-# The numbers that the course states come from about 2,000 draws: the means from the equation are good to 0.003 (0.005 where the peaks
-# overlap), and those of the chain to 0.004 (0.006).
+# The numbers that the course states come from about 2,000 draws: the means from the equation are good to 0.003 (0.005
+# where the peaks overlap), and those of the chain to 0.004 (0.006).
 ODE = {(APART, 2): (0.564, 0.089), (APART, 3): (0.606, 0.080), (APART, 5): (0.662, 0.069)}
 CHAIN = {(APART, 2): 0.516, (APART, 3): 0.520, (APART, 5): 0.535, (OVERLAPPING, 3): 0.596}
 
