@@ -103,6 +103,31 @@ def density_1d(mixture: Mixture, grid: Tensor, item: int = 0) -> Tensor:
     return Mixture(weights, means, mixture.stds).log_prob(grid[:, None]).exp()
 
 
+def transport_1d(mixture: Mixture, schedule: Schedule, x: Tensor, t: int, s: int) -> Tensor:
+    """Where the equation without noise, which DDIM solves, takes points of a 1-D mixture from x_t to x_s (lesson 09).
+
+    The equation has the law of x_t at every t, and on a line its curves cannot cross. So the share of points below a
+    curve stays the same: F_s(x_s) = F_t(x_t). The distribution functions are known, and bisection solves for x_s.
+
+    x:       (N,) points, float64 for an exact answer
+    t, s:    the level they are at and the one to go to, 0…T
+    returns  (N,) points at s
+    """
+    share, high = _share_below(mixture, schedule, x, t), torch.full_like(x, 10.0)
+    low = -high
+    for _ in range(60):
+        middle = (low + high) / 2
+        below = _share_below(mixture, schedule, middle, s) < share
+        low, high = torch.where(below, middle, low), torch.where(below, high, middle)
+    return (low + high) / 2
+
+
+def _share_below(mixture: Mixture, schedule: Schedule, x: Tensor, t: int) -> Tensor:
+    """(N,) the distribution function of x_t at x."""
+    noised = mixture.noised(schedule, t)
+    return torch.special.ndtr((x[:, None] - noised.means[:, 0]) / noised.stds) @ noised.weights
+
+
 def bimodal(dtype: torch.dtype = torch.float32) -> Mixture:
     """Two unequal peaks on a line, (N, 1), within [-1, 1]: at -0.6 and 0.5."""
     weights, means, stds = torch.tensor([[0.4, 0.6], [-0.6, 0.5], [0.08, 0.12]], dtype=dtype)
