@@ -261,7 +261,7 @@ def start_cases() -> list[Case]:
 
 def time_and_data(_: tuple, value: Any) -> Any:
     """The two parts of an answer by their names, where it has two."""
-    return dict(zip(("t", "x"), value, strict=True)) if isinstance(value, tuple) and len(value) == 2 else value
+    return {"x": value[1], "t": value[0]} if isinstance(value, tuple) and len(value) == 2 else value
 
 
 # ---- 10.7: no single right answer
