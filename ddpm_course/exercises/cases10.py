@@ -1,7 +1,8 @@
 """Fixed inputs for the exercises of lesson 10, and the judge of its open one."""
 
+import re
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -16,9 +17,53 @@ from ..pixels import to_unit_range
 from ..samplers import sample
 from ..training import load_pretrained
 from .cases import EIGHT, FIVE, IMAGES, OTHER_EIGHT, TWELVE, normal, on_gpu, step_cases
-from .records import Aim, Betas, Case
+from .records import Aim, Case
 
 # ---- 10.1
+
+
+def judge(x: Tensor, t: Tensor) -> Tensor:
+    """Logits (B, 5) of a classifier that nobody trained; it wants t as (B,) integers, and gives every class its own."""
+    if not isinstance(t, Tensor) or t.shape != x.shape[:1] or t.is_floating_point():
+        raise ValueError(f"t must be (B,) integers for x's batch of {len(x)}")
+    flat, classes = x.flatten(1), torch.arange(5, device=x.device)
+    where = torch.arange(flat.shape[1], device=x.device)
+    weights = torch.cos(1.7 * where[:, None] + 0.9 * classes) + 0.3 * torch.sin(classes + where[:, None] ** 2)
+    return torch.sin(flat + 0.4 * t[:, None]) @ weights.to(x.dtype) / flat.shape[1] ** 0.5 + 0.2 * classes
+
+
+def without_gradients(function: Callable, *args: Any) -> Tensor:
+    """As samplers call: where gradients are switched off."""
+    with torch.no_grad():
+        return function(*args)
+
+
+def gradient_cases() -> list[Case]:
+    plan = [
+        *((EIGHT, IMAGES, t, scale) for t, scale in (((6, 2, 5), 1.0), ((8, 1, 3), 2.5), ((4, 4, 4), 0.5))),
+        *(((EIGHT, (4, 1, 3, 4), (5, 1, 8, 3), 3.0)), ((EIGHT, (4, 2), (7, 2, 6, 3), 1.5))),
+        *(((FIVE, (2, 1, 3, 3), (5, 2), 2.0)), ((OTHER_EIGHT, (5, 1, 2, 3), (3, 8, 6, 1, 2), 1.2))),
+        ((TWELVE, (1, 3, 2, 2), (11,), 4.0)),
+    ]
+    cases = []
+    for i, (betas, shape, t, scale) in enumerate(plan):
+        y = (torch.arange(shape[0], device="cpu") * 3 + i) % 5
+        noise, xt, quiet = normal(shape, 1100 + 2 * i), normal(shape, 1101 + 2 * i), i in (1, 4)
+        facts = {
+            "for a batch of one": shape[0] == 1,
+            "for a batch of more than one": shape[0] > 1,
+            "where scale is 1": scale == 1,
+            "where gradients are switched off, as in a sampler": quiet,
+            "for a schedule with another T": betas in (FIVE, TWELVE),
+            "for another schedule of the same T": betas is OTHER_EIGHT,
+        }
+        label = f"data {shape}, t = {list(t)}, scale {scale}" + ", inside torch.no_grad()" * quiet
+        args = (judge, betas, noise, xt, torch.tensor(t, device="cpu"), y, scale)
+        cases.append(Case(label, args, facts, use=without_gradients if quiet else None))
+    return cases + on_gpu(cases[0])
+
+
+# ---- 10.2
 
 
 @dataclass(frozen=True)
@@ -73,7 +118,7 @@ def guided_cases() -> list[Case]:
     return cases + on_gpu(cases[5])
 
 
-# ---- 10.2: lines of code that mix two predictions, as papers and libraries have them
+# ---- 10.3: lines of code that mix two predictions, as papers and libraries have them
 
 
 def towards(c, u, w):
@@ -137,51 +182,7 @@ def conversion_cases() -> list[Case]:
     ]
 
 
-# ---- 10.3
-
-
-def judge(x: Tensor, t: Tensor) -> Tensor:
-    """Logits (B, 5) of a classifier that nobody trained; it wants t as (B,) integers, and gives every class its own."""
-    if not isinstance(t, Tensor) or t.shape != x.shape[:1] or t.is_floating_point():
-        raise ValueError(f"t must be (B,) integers for x's batch of {len(x)}")
-    flat, classes = x.flatten(1), torch.arange(5, device=x.device)
-    where = torch.arange(flat.shape[1], device=x.device)
-    weights = torch.cos(1.7 * where[:, None] + 0.9 * classes) + 0.3 * torch.sin(classes + where[:, None] ** 2)
-    return torch.sin(flat + 0.4 * t[:, None]) @ weights.to(x.dtype) / flat.shape[1] ** 0.5 + 0.2 * classes
-
-
-def without_gradients(function: Callable, *args: Any) -> Tensor:
-    """As samplers call: where gradients are switched off."""
-    with torch.no_grad():
-        return function(*args)
-
-
-def gradient_cases() -> list[Case]:
-    plan = [
-        *((EIGHT, IMAGES, t, scale) for t, scale in (((6, 2, 5), 1.0), ((8, 1, 3), 2.5), ((4, 4, 4), 0.5))),
-        *(((EIGHT, (4, 1, 3, 4), (5, 1, 8, 3), 3.0)), ((EIGHT, (4, 2), (7, 2, 6, 3), 1.5))),
-        *(((FIVE, (2, 1, 3, 3), (5, 2), 2.0)), ((OTHER_EIGHT, (5, 1, 2, 3), (3, 8, 6, 1, 2), 1.2))),
-        ((TWELVE, (1, 3, 2, 2), (11,), 4.0)),
-    ]
-    cases = []
-    for i, (betas, shape, t, scale) in enumerate(plan):
-        y = (torch.arange(shape[0], device="cpu") * 3 + i) % 5
-        noise, xt, quiet = normal(shape, 1100 + 2 * i), normal(shape, 1101 + 2 * i), i in (1, 4)
-        facts = {
-            "for a batch of one": shape[0] == 1,
-            "for a batch of more than one": shape[0] > 1,
-            "where scale is 1": scale == 1,
-            "where gradients are switched off, as in a sampler": quiet,
-            "for a schedule with another T": betas in (FIVE, TWELVE),
-            "for another schedule of the same T": betas is OTHER_EIGHT,
-        }
-        label = f"data {shape}, t = {list(t)}, scale {scale}" + ", inside torch.no_grad()" * quiet
-        args = (judge, betas, noise, xt, torch.tensor(t, device="cpu"), y, scale)
-        cases.append(Case(label, args, facts, use=without_gradients if quiet else None))
-    return cases + on_gpu(cases[0])
-
-
-# ---- 10.4 to 10.6
+# ---- 10.4, 10.5 and 10.7
 
 
 def replacement_cases() -> list[Case]:
@@ -196,8 +197,7 @@ def replacement_cases() -> list[Case]:
         shape = x.shape if whole else x.shape[-2:]
         mask = torch.randint(0, 2, shape, generator=generator, device="cpu").float()
         mask.view(-1)[:2] = torch.tensor([0.0, 1.0])
-        facts = {phrase.replace("t in a batch", "s in a batch"): true for phrase, true in case.facts.items()}
-        facts = {p.replace("t of", "s of").replace("int t", "int s").replace("where t", "where s"): f for p, f in facts.items()}
+        facts = {re.sub(r"\bt\b", "s", phrase): true for phrase, true in case.facts.items()}
         facts |= {"where the pixel is known": mask == 1, "where the pixel is unknown": mask == 0}
         facts |= {"for one mask for all images": not whole}
         args = (betas, x, normal(tuple(x.shape), 1200 + i), mask, s, z)
@@ -264,7 +264,7 @@ def time_and_data(_: tuple, value: Any) -> Any:
     return {"x": value[1], "t": value[0]} if isinstance(value, tuple) and len(value) == 2 else value
 
 
-# ---- 10.7: no single right answer
+# ---- 10.6: no single right answer
 
 BUDGETS = 100, 150  # pixels that may be made up, of 784
 TROUSERS, ASKED, PICTURES = 1, 0.7, 8  # the class of the picture, what is asked for, how many fillings are judged
@@ -346,8 +346,8 @@ def _score(value: Tensor, case: Case) -> str | None:
     seen = probabilities(repaired(value[:-1], label))
     hits, average = int((seen.argmax(1) == label).sum()), seen[:, label].mean().item()
     return (
-        f"With {case.args[0]} pixels made up, the classifier's answer is {CLASS_NAMES[label]!r} for {hits} of {PICTURES} "
-        f"pictures, and its average probability {average:.2f} ({ASKED} is asked)."
+        f"With {case.args[0]} pixels made up, the classifier's answer is {CLASS_NAMES[label]!r} for {hits} of "
+        f"{PICTURES} pictures, and its average probability is {average:.2f} ({ASKED} is asked)."
     )
 
 

@@ -1,4 +1,4 @@
-"""The exercises of lesson 10: guided noise, scales, a classifier's gradient, inpainting, editing, and a hole of one's own.
+"""The exercises of lesson 10: a classifier's gradient, guided noise, scales, inpainting, a hole of one's own, editing.
 
 What goes wrong in them is in lesson10.mistakes. `nets.Guided` and the functions of `guidance` do the same.
 """
@@ -13,6 +13,37 @@ from .written import exercise
 
 @exercise(
     "10.1",
+    cases10.gradient_cases,
+    first="compute log p(y | x_t) of every image. Then look at how a score becomes a noise in 'Bayes' rule'.",
+)
+def classifier_noise(classifier, schedule, noise, xt, t, y, scale):
+    """Classifier guidance: the estimate of the noise, corrected by the gradient of log p(y | x_t).
+
+    classifier:  classifier(x, t) gives logits (B, K): one more step, and they are log p(y | x)
+    schedule:    schedule.q_coefficients(t, xt) are sqrt(alpha_bar) and sqrt(1 - alpha_bar),
+                 each shaped to multiply xt
+    noise:       (B, ...) the network's estimate
+    xt:          (B, ...) data at noise level t; samplers call this under torch.no_grad()
+    t, y:        (B,) integers: time and class of each image
+    scale:       a number
+    returns      (B, ...) the corrected estimate, without a graph
+    """
+    with torch.enable_grad():
+        x = xt.detach().requires_grad_()
+        logits = classifier(x, t)
+        log_p = logits.log_softmax(1)
+        chosen = log_p[torch.arange(len(y)), y]  # (B,)
+        total = chosen.sum()  # each image's gradient is its own: no other one has it in its term
+        (gradient,) = torch.autograd.grad(total, x)
+    signal, sigma = schedule.q_coefficients(t, xt)
+    return noise - scale * sigma * gradient
+
+
+# ---- 10.2
+
+
+@exercise(
+    "10.2",
     cases10.guided_cases,
     first="call net twice, with y and with the null class. Check scale 1 and scale 0: which of the two must come out?",
     tolerance=1e-4,
@@ -36,11 +67,11 @@ def guided_noise(net, xt, t, y, scale):
     return without + scale * (with_label - without)
 
 
-# ---- 10.2
+# ---- 10.3
 
 
 @exercise(
-    "10.2",
+    "10.3",
     cases10.conversion_cases,
     first="put c = 1 and u = 0 into a line of code, and it returns the weight of c. What are they for the four above?",
     any_float=True,
@@ -59,37 +90,6 @@ def convert_scale(value, source, target):
     start = target(1.0, 0.0, 0.0)
     slope = target(1.0, 0.0, 1.0) - start
     return (on_c - start) / slope
-
-
-# ---- 10.3
-
-
-@exercise(
-    "10.3",
-    cases10.gradient_cases,
-    first="compute log p(y | x_t) of every image. Then look at the last line of 'Classifier guidance': which factor is missing?",
-)
-def classifier_noise(classifier, schedule, noise, xt, t, y, scale):
-    """Classifier guidance: the estimate of the noise, corrected by the gradient of log p(y | x_t).
-
-    classifier:  classifier(x, t) gives logits (B, K): one more step, and they are log p(y | x)
-    schedule:    schedule.q_coefficients(t, xt) are sqrt(alpha_bar) and sqrt(1 - alpha_bar),
-                 each shaped to multiply xt
-    noise:       (B, ...) the network's estimate
-    xt:          (B, ...) data at noise level t; samplers call this under torch.no_grad()
-    t, y:        (B,) integers: time and class of each image
-    scale:       a number
-    returns      (B, ...) the corrected estimate, without a graph
-    """
-    with torch.enable_grad():
-        x = xt.detach().requires_grad_()
-        logits = classifier(x, t)
-        log_p = logits.log_softmax(1)
-        chosen = log_p[torch.arange(len(y)), y]  # (B,)
-        total = chosen.sum()  # each image's gradient is its own: no other one has it in its term
-        (gradient,) = torch.autograd.grad(total, x)
-    signal, sigma = schedule.q_coefficients(t, xt)
-    return noise - scale * sigma * gradient
 
 
 # ---- 10.4
@@ -149,29 +149,6 @@ def back_up(schedule, xs, s, t, z):
 
 @exercise(
     "10.6",
-    cases10.start_cases,
-    first="strength 1 starts at T, strength 0 at 0. Then it is lesson 02: which x_t does the drawing have there?",
-)
-def edit_start(schedule, drawing, strength, noise):
-    """Where editing by SDEdit begins: a time, and the drawing noised to it.
-
-    schedule:  T steps; schedule.q_coefficients(t, drawing) are the two roots of the closed form
-    drawing:   (B, ...) in the data's range, float32
-    strength:  from 0 (hand the drawing back) to 1 (forget it), as a share of T
-    noise:     (B, ...) standard normal
-    returns    t, x: the whole number nearest to that share of T, and (B, ...) x_t
-    """
-    t = round(strength * schedule.T)
-    signal, sigma = schedule.q_coefficients(t, drawing)
-    x = signal * drawing + sigma * noise
-    return t, x
-
-
-# ---- 10.7
-
-
-@exercise(
-    "10.7",
     cases10.hole_cases,
     first="look at the trousers. Which few pixels would you change with a pencil to make another garment of them?",
     aim=cases10.HOLE,
@@ -191,3 +168,26 @@ def my_hole(budget):
     mask = torch.ones(784)
     mask[order[:budget]] = 0
     return mask.reshape(28, 28), label
+
+
+# ---- 10.7
+
+
+@exercise(
+    "10.7",
+    cases10.start_cases,
+    first="strength 1 starts at T, strength 0 at 0. Then it is lesson 02: which x_t does the drawing have there?",
+)
+def edit_start(schedule, drawing, strength, noise):
+    """Where editing by SDEdit begins: a time, and the drawing noised to it.
+
+    schedule:  T steps; schedule.q_coefficients(t, drawing) are the two roots of the closed form
+    drawing:   (B, ...) in the data's range, float32
+    strength:  from 0 (hand the drawing back) to 1 (forget it), as a share of T
+    noise:     (B, ...) standard normal
+    returns    t, x: the whole number nearest to that share of T, and (B, ...) x_t
+    """
+    t = round(strength * schedule.T)
+    signal, sigma = schedule.q_coefficients(t, drawing)
+    x = signal * drawing + sigma * noise
+    return t, x
