@@ -17,7 +17,7 @@ from .written import exercise
     first="compute log p(y | x_t) of every image. Then look at how a score becomes a noise in 'Bayes' rule'.",
 )
 def classifier_noise(classifier, schedule, noise, xt, t, y, scale):
-    """Classifier guidance: the estimate of the noise, corrected by the gradient of log p(y | x_t).
+    """Classifier guidance: a noise estimate, corrected by the gradient of log p(y | x_t).
 
     classifier:  classifier(x, t) gives logits (B, K): one more step, and they are log p(y | x)
     schedule:    schedule.q_coefficients(t, xt) are sqrt(alpha_bar) and sqrt(1 - alpha_bar),
@@ -33,7 +33,7 @@ def classifier_noise(classifier, schedule, noise, xt, t, y, scale):
         logits = classifier(x, t)
         log_p = logits.log_softmax(1)
         chosen = log_p[torch.arange(len(y)), y]  # (B,)
-        total = chosen.sum()  # each image's gradient is its own: no other one has it in its term
+        total = chosen.sum()  # each image's gradient comes from its own term
         (gradient,) = torch.autograd.grad(total, x)
     signal, sigma = schedule.q_coefficients(t, xt)
     return noise - scale * sigma * gradient
@@ -49,7 +49,7 @@ def classifier_noise(classifier, schedule, noise, xt, t, y, scale):
     tolerance=1e-4,
 )
 def guided_noise(net, xt, t, y, scale):
-    """Classifier-free guidance: what the network says without labels, moved towards what it says with them.
+    """Classifier-free guidance: the estimate without labels, moved towards the one with them.
 
     net:      net(x, t, y) with (B,) labels y; label net.num_classes is the null class
     xt:       (B, ...) data at noise level t, float32
@@ -77,7 +77,7 @@ def guided_noise(net, xt, t, y, scale):
     any_float=True,
 )
 def convert_scale(value, source, target):
-    """The scale that guides by the line of code `target` as `value` does by the line of code `source`.
+    """The scale that guides by the code `target` as `value` does by the code `source`.
 
     value:    a number
     source:   source(c, u, w): somebody's code for guidance with the scale w. It returns a
