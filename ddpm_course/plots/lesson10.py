@@ -25,21 +25,6 @@ def against_scale(scales: Sequence[float], measures: dict[str, Sequence[float]],
 
 
 @style()
-def planes(clouds: dict[str, Tensor], given: float, shares: Sequence[float]) -> Figure:
-    """Points in the plane (N, 2), one panel an entry, with a dashed line at the first coordinate that is given.
-
-    shares: for each panel, what is written above it after the name
-    """
-    titles = [f"{name}: {share:.2f}" for name, share in zip(clouds, shares, strict=True)]
-    figure, axes = panels(titles, 7.5 / len(clouds) + 0.6, ylabel="second coordinate", sharey=True)
-    for ax, points in zip(axes, clouds.values(), strict=True):
-        ax.axvline(given, color="black", linestyle="--", linewidth=1)
-        ax.scatter(points[:, 0], points[:, 1], s=3, alpha=0.3, linewidths=0, color=COLORS[0])
-        ax.set(xlim=(-1, 1), ylim=(-1.2, 1.2), xlabel="first", xticks=[-0.5, 0, 0.5])
-    return finish(figure, f"Points in the plane beside a dashed line at {given}, with their lower share")
-
-
-@style()
 def accuracy_over_t(times: Sequence[int], curves: dict[str, Sequence[float]], chance: float) -> Figure:
     """Accuracies in per cent over t, with a dotted line where guessing is."""
     figure, ax = plt.subplots(figsize=(7.5, 3.2))
