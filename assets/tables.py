@@ -1,6 +1,8 @@
 """Measure the tables that lessons show and that take longer than a lesson.
 
     OMP_NUM_THREADS=1 python assets/tables.py training      lesson 07's, some two hours on one core
+    OMP_NUM_THREADS=1 python assets/tables.py fewer_steps   lesson 09's, somewhat over one hour
+    OMP_NUM_THREADS=1 python assets/tables.py guidance      lesson 10's, somewhat over one hour
 
 A row is stored in assets/tables/ as soon as it is measured, so an interrupted run goes on where it stopped. To measure
 a row again, delete its line.
@@ -14,22 +16,29 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from unittest.mock import patch
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from ddpm_course.classifier import features
+from ddpm_course.blocks import sinusoidal_embedding
+from ddpm_course.classifier import classify, features, load_classifier
 from ddpm_course.data import clusters, load_images
-from ddpm_course.diffusion import GaussianDiffusion
+from ddpm_course.diffusion import GaussianDiffusion, q_sample
+from ddpm_course.exercises.lesson08 import inside_balls
 from ddpm_course.files import write_atomically
+from ddpm_course.guidance import ClassifierGuided
 from ddpm_course.metrics import frechet_distance, memorised, nearest_neighbours
 from ddpm_course.modes import fast_mode
-from ddpm_course.samplers import generate
+from ddpm_course.nets import Guided
+from ddpm_course.pixels import to_unit_range
+from ddpm_course.samplers import ancestral_steps, ddim_steps, generate
 from ddpm_course.schedules import cosine_schedule
-from ddpm_course.training import Run, train
+from ddpm_course.solvers import heun_steps, multistep_steps
+from ddpm_course.times import spaced_timesteps
+from ddpm_course.training import Run, load_pretrained, train
 from ddpm_course.training.optimizer import matrices_inside
 from ddpm_course.unet import UNet
 
@@ -178,6 +187,148 @@ def print_size(side: int, channels: int) -> None:
     print(json.dumps(dict(widths=widths, patch=patch) | cost))
 
 
+def fewer_steps_rows() -> Iterator[Job]:
+    """Lesson 09: which times to visit, and what each sampler makes of a number of network calls."""
+    for calls in (5, 10, 25):
+        for clock in ("leading", "linspace", "trailing", "root", "log_snr"):
+            yield dict(part="times", clock=clock, calls=calls), visiting
+    for calls in (3, 5, 9, 15, 25, 49, 99):
+        for sampler in SAMPLERS:
+            yield dict(part="calls", sampler=sampler, calls=calls), called
+
+
+def visiting(clock: str, calls: int) -> dict:
+    """The bundled network's distance with DDIM at times that are even in t (three conventions), in its root, or in the
+    logarithm of the signal-to-noise ratio."""
+    schedule = pretrained()[1].schedule
+    spacing = dict(root=torch.arange(schedule.T + 1.0).sqrt(), log_snr=schedule.snr.log()).get(clock, clock)
+    times = spaced_timesteps(schedule.T, calls, spacing)
+    return score(drawn_from_bundled(calls, partial(ddim_steps, times=times))) | dict(times=times)
+
+
+def called(sampler: str, calls: int) -> dict:
+    """The bundled network's distance after so many calls: Heun's method takes two a step, and one in the last."""
+    steps = (calls + 1) // 2 if "Heun" in sampler else calls
+    return score(drawn_from_bundled(steps, SAMPLERS[sampler]))
+
+
+SAMPLERS = {
+    "ancestral": ancestral_steps,
+    "DDIM": ddim_steps,
+    "Heun": heun_steps,
+    "Heun in sigma": partial(heun_steps, coordinate="sigma"),
+    "multistep": multistep_steps,
+}
+
+
+def guidance_rows() -> Iterator[Job]:
+    """Lesson 10: what the scale of guidance does, and the other ways to guide."""
+    for scale in (1.0, 1.5, 2.0, 3.0, 5.0, 8.0, 0.0, 1.2):
+        yield dict(part="scale", scale=scale), guided
+    yield dict(part="ancestral", scale=1.5, sampler="ancestral"), guided
+    for scale in (3.0, 8.0):
+        yield dict(part="unclipped", scale=scale, clip=False), guided
+    for scale in (2.0, 3.0):
+        yield dict(part="interval", scale=scale, interval=[200, 700]), guided
+    for scale in (1.5, 2.0):
+        yield dict(part="weak", scale=scale, by="weak"), guided
+    for scale in (1.0, 3.0):
+        yield dict(part="classifier", scale=scale, by="noise-aware classifier"), guided
+    yield dict(part="classifier", scale=1.0, by="clean classifier"), guided
+    yield dict(part="classifier", scale=1.0, by="clean classifier through x0"), guided
+
+
+def guided(
+    scale: float, sampler: str = "DDIM", clip: bool = True, interval: list[int] | None = None, by: str = "null"
+) -> dict:
+    """1,000 samples of the bundled network, a hundred asked of each class: distance, how often the classifier agrees
+    with what was asked, precision and recall (three neighbours, 1,000 real images), and how much is black or white."""
+    net, diffusion = pretrained()
+    if by == "null":
+        steered = Guided(net, scale, interval=interval)
+    elif by == "weak":
+        steered = Guided(net, scale, weak=weak_network())
+    else:
+        judge = noise_aware_classifier() if by.startswith("noise") else load_classifier()
+        steered = ClassifierGuided(net, diffusion, partial(log_likelihood, judge), scale, through_x0=by.endswith("x0"))
+    samples = drawn_from_bundled(25, partial(SAMPLERS[sampler], clip=clip), steered)
+    real = reference()[:1000]
+    seen = features(samples)
+    return score(seen) | dict(
+        accuracy=round(100 * (classify(samples) == CLASSES[: len(samples)]).double().mean().item(), 1),
+        precision=round(inside_balls(seen, real, 3).double().mean().item(), 3),
+        recall=round(inside_balls(real, seen, 3).double().mean().item(), 3),
+        saturated=round(100 * (samples.abs() > 0.99).double().mean().item(), 1),
+        white=round(100 * (samples > 0.99).double().mean().item(), 1),
+    )
+
+
+def log_likelihood(classifier, x: Tensor, t: Tensor, y: Tensor) -> Tensor:
+    """(B,) log p(y | x)."""
+    logits = classifier(x, t) if isinstance(classifier, NoisyClassifier) else classifier(x)
+    return logits.log_softmax(1)[torch.arange(len(y)), y]
+
+
+@cache
+def weak_network() -> UNet:
+    """Lesson 00's network after 200 steps of training."""
+    torch.manual_seed(0)
+    return train(UNet(1, num_classes=10), DIFFUSION, *load_images(), steps=200).ema.net
+
+
+class NoisyClassifier(nn.Module):
+    """A small classifier that is told t: two strided convolutions, each scaled and shifted by the code of t."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Conv2d(i, o, 3, stride=2, padding=1) for i, o in ((1, 32), (32, 64), (64, 96)))
+        self.told = nn.ModuleList(nn.Linear(64, 2 * layer.out_channels) for layer in self.layers)
+        self.head = nn.Linear(96, 10)
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        code = sinusoidal_embedding(t, 64)
+        for layer, told in zip(self.layers, self.told, strict=True):
+            scale, shift = told(code)[:, :, None, None].chunk(2, 1)
+            x = nn.functional.silu(nn.functional.group_norm(layer(x), 8) * (1 + scale) + shift)
+        return self.head(x.mean((2, 3)))
+
+
+@cache
+def noise_aware_classifier() -> NoisyClassifier:
+    """The classifier of noisy images, after 1,500 steps."""
+    images, labels = load_images()
+    schedule = pretrained()[1].schedule
+    torch.manual_seed(0)
+    net = NoisyClassifier()
+    steps = 5 if fast_mode() else 1500
+    optimizer = torch.optim.AdamW(net.parameters(), lr=2e-3)
+    rates = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, steps)
+    for _ in range(steps):
+        rows = torch.randint(len(images), (128,))
+        x0, t = to_unit_range(images[rows]), schedule.sample_t(128)
+        logits = net(q_sample(schedule, x0, t, torch.randn_like(x0)), t)
+        loss = nn.functional.cross_entropy(logits, labels[rows])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        rates.step()
+    return net.eval().requires_grad_(False)
+
+
+@cache
+def pretrained() -> tuple[UNet, GaussianDiffusion]:
+    return load_pretrained()[:2]
+
+
+def drawn_from_bundled(steps: int, sampler: Callable, net: nn.Module | None = None) -> Tensor:
+    """1,000 samples from the same noise, a hundred of each class; a few in a few steps in fast mode."""
+    (bundled, diffusion), n = pretrained(), 80 if fast_mode() else 1000
+    return generate(
+        net or bundled, diffusion, (n, 1, 28, 28), steps,
+        y=CLASSES[:n], sampler=sampler, progress=False, generator=seeded(0),
+    )  # fmt: skip
+
+
 # ---- what all tables share ----
 
 
@@ -204,7 +355,7 @@ def seeded(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-ROWS = {"training": training_rows}
+ROWS = {"training": training_rows, "fewer_steps": fewer_steps_rows, "guidance": guidance_rows}
 
 
 def main() -> None:

@@ -94,8 +94,12 @@ def test_an_exercise_and_a_mistake_are_added_as_described(tmp_path):
     known = (content / "lesson01.mistakes").read_text("utf-8")
     assert known.rstrip().split("\n\n")[-1] and known.rindex("next_variance: ") > known.rindex("diffuse: ")
     save(content / "lesson01.mistakes", known + mistake)
-    exercises = (content / "__init__.py").read_text("utf-8").replace("import lesson00,", "import ours, lesson00,")
-    save(content / "__init__.py", exercises.replace("(lesson00, lesson01,", "(lesson00, lesson01, ours,"))
+    exercises = (content / "__init__.py").read_text("utf-8").replace("import (\n", "import (\n    ours,\n")
+    placed = exercises.replace(
+        "LESSONS = (\n    lesson00,\n    lesson01,\n", "LESSONS = (\n    lesson00,\n    lesson01,\n    ours,\n"
+    )
+    assert placed.count("ours,") == 2
+    save(content / "__init__.py", placed)
 
     there = partial(python, cwd=tmp_path, PYTHONPATH=str(tmp_path))
     there("-c", cells)

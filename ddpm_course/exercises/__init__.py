@@ -20,14 +20,19 @@ from . import (
 from .records import Aim, Betas, Case, Mistake, Seed
 from .written import Exercise, exercise, exercises_of
 
-LESSONS = (lesson00, lesson01, lesson02, lesson03, lesson04, lesson05, lesson06, lesson07, lesson08, lesson09)
-=======
-from . import lesson00, lesson01, lesson02, lesson03, lesson04, lesson05, lesson06, lesson07, lesson08, lesson10
-from .records import Aim, Betas, Case, Mistake, Seed
-from .written import Exercise, exercise, exercises_of
-
-LESSONS = (lesson00, lesson01, lesson02, lesson03, lesson04, lesson05, lesson06, lesson07, lesson08, lesson10)
->>>>>>> d71fd24afa2037d8404f7730dc961ec958326149
+LESSONS = (
+    lesson00,
+    lesson01,
+    lesson02,
+    lesson03,
+    lesson04,
+    lesson05,
+    lesson06,
+    lesson07,
+    lesson08,
+    lesson09,
+    lesson10,
+)
 EXERCISES = tuple(record for lesson in LESSONS for record in exercises_of(lesson))  # in the course's order
 
 __all__ = ["EXERCISES", "Aim", "Betas", "Case", "Exercise", "Mistake", "Seed", "exercise"]

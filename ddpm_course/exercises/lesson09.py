@@ -88,7 +88,8 @@ def ddim_step(schedule, x0, xt, t, s, z, eta=0.0):
     std = variance.sqrt()
     column = (-1,) + (1,) * (xt.ndim - 1)  # (B, 1, ..., 1)
     weights = (signal_t, sigma_t, signal_s, on_noise, std)
-    signal_t, sigma_t, signal_s, on_noise, std = (w.to(xt.dtype).to(xt.device).reshape(column) for w in weights)
+    weights = [w.to(xt.dtype).to(xt.device).reshape(column) for w in weights]
+    signal_t, sigma_t, signal_s, on_noise, std = weights
     noise = (xt - signal_t * x0) / sigma_t  # what x_t holds, if x0 is right
     return signal_s * x0 + on_noise * noise + std * z
 
@@ -249,7 +250,7 @@ def heun_step(net, schedule, xt, t, s):
     """One step of Heun's method in the angle: x_s from x_t, with the mean of two slopes.
 
     net:       net(x, t) with t (B,) int64: the velocity v = dx / dphi at x
-    schedule:  schedule.alpha_bar is the table, (T+1,) float64; cos(phi_t) is the root of entry t
+    schedule:  schedule.alpha_bar is the table, (T+1,) float64; its root is cos(phi)
     xt:        (B, ...) data at noise level t, float32
     t, s:      ints, 0 <= s < t
     returns    (B, ...) x_s in float32. To s = 0 it is the estimate of x_0 that v gives at x_t:
@@ -410,8 +411,8 @@ def slerp_cases() -> list[Case]:
 def slerp(a, b, share):
     """Spherical interpolation: the point at a share of the way along the arc from a to b.
 
-    a, b:      (B, ...) two batches of noise, float32. Every item has an angle of its own, between
-               its a and its b, over all of its numbers
+    a, b:      (B, ...) two batches of noise, float32. Every item has an angle of its own,
+               between its a and its b, over all of its numbers
     share:     a float in [0, 1]: 0 gives a, 1 gives b
     returns    (B, ...) [sin((1 - share) angle) a + sin(share angle) b] / sin(angle)
     """
