@@ -203,8 +203,9 @@ def each_by_itself(function: Callable, x: Tensor) -> Any:
     again = function(half).flip(0)
     alone = torch.zeros_like(arrows)
     alone[::2] = again
-    same = torch.allclose(again.double(), arrows[::2].double(), rtol=1e-3, atol=1e-6, equal_nan=True)
-    return arrows if same else torch.stack([arrows, alone])
+    same = torch.isclose(again.double(), arrows[::2].double(), rtol=1e-3, atol=1e-6, equal_nan=True).all(1)
+    # but for a few points: the direction of an arrow that is 0 up to rounding may be any
+    return arrows if same.double().mean() > 0.98 else torch.stack([arrows, alone])
 
 
 def is_field(arrows: Any, case: Case) -> bool:
