@@ -73,7 +73,13 @@ def langevin_cases() -> list[Case]:
 
 
 def reverse_cases() -> list[Case]:
-    plan = [(IMAGES, 0.7, 0.05), (IMAGES, 12.5, 0.01), ((6,), 3.0, 0.1), ((4, 2), 0.2, 0.3), ((1, 3, 2, 2), 19.0, 0.002)]
+    plan = [
+        (IMAGES, 0.7, 0.05),
+        (IMAGES, 12.5, 0.01),
+        ((6,), 3.0, 0.1),
+        ((4, 2), 0.2, 0.3),
+        ((1, 3, 2, 2), 19.0, 0.002),
+    ]
     plan += [((3, 2, 4, 5), (0.4, 6.0, 17.0), 0.02), ((4, 1, 3, 4), (9.0, 0.3, 2.0, 5.0), 0.04)]
     plan += [((2, 3), (8.0, 1.5), 0.06), ((5,), (0.2, 4.0, 11.0, 0.6, 2.5), 0.01)]
     cases = []
@@ -122,7 +128,13 @@ def squaring(x: Tensor) -> Tensor:
 
 def map_cases() -> list[Case]:
     plan = [
-        *((turning, (7, 3)), (spreading, (5, 2)), (squaring, (4, 1, 2, 3)), (doubling, (3, 3)), (turning, (2, 2, 3, 3))),
+        *(
+            (turning, (7, 3)),
+            (spreading, (5, 2)),
+            (squaring, (4, 1, 2, 3)),
+            (doubling, (3, 3)),
+            (turning, (2, 2, 3, 3)),
+        ),
         *((spreading, (1, 4)), (squaring, (6, 5)), (spreading, (4, 1, 2, 2)), (doubling, (6, 1))),
     ]
     cases = []
@@ -195,7 +207,7 @@ def field_cases() -> list[Case]:
 
 
 def each_by_itself(function: Callable, x: Tensor) -> Any:
-    """The arrows at x; both answers one above the other, where those at half of the points are others without the rest."""
+    """The arrows at x; two answers one above the other, where half of the points alone have other arrows."""
     half = x[::2].flip(0)
     arrows = function(x)
     if not isinstance(arrows, Tensor) or arrows.shape != x.shape:
@@ -257,7 +269,8 @@ def fault(arrows: Tensor, case: Case) -> str | None:
         points = x.reshape(4, -1, 2)
         twice = (points[0] - points[1])[:, :1]
         by_x, by_y = (right - left) / twice, (above - below) / twice
-        if ((by_x[:, 1] - by_y[:, 0]).abs() > 1e-3 * (1 + by_x.abs().amax(1) + by_y.abs().amax(1))).double().mean() > 0.01:
+        curl, size = by_x[:, 1] - by_y[:, 0], by_x.abs().amax(1) + by_y.abs().amax(1)
+        if (curl.abs() > 1e-3 * (1 + size)).double().mean() > 0.01:
             return "turns"
         return "too_narrow" if by_x[:, 0].abs().median() > STEEPEST else None
     if "far" in case.label:

@@ -127,7 +127,7 @@ def divergence(f, x):
 @exercise(
     "11.6",
     flow_cases,
-    first="draw one straight line from a point x0 to a noise. Where on it are you at u = 1/4, and how fast do you move?",
+    first="draw a straight line from a point x0 to a noise. Where on it are you at u = 1/4, and how fast do you move?",
     flows=("net",),
 )
 def flow_matching_loss(net, x0, noise, u):
@@ -171,7 +171,7 @@ def velocity_from_v(schedule, xt, t, v):
 @exercise(
     "11.8",
     field_cases,
-    first="begin with one peak at the origin: all arrows point at it, and the farther away, the longer. Then add a second.",
+    first="begin with one peak at the origin: all arrows point at it, the longer the farther away. Then add a second.",
     tolerance=1e-6,
     aim=FIELD,
 )
