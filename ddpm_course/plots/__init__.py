@@ -17,4 +17,5 @@ from .lesson04 import ablations, attention_maps, codes_and_gram, maps, time_and_
 from .lesson05 import best_guesses, bits_against_std, losses_per_t, score_fields, trained_answers
 from .lesson06 import descent, on_one_scale, power_spectrum, spectra, variances, ways_down
 from .lesson08 import bias_curves, class_bars, gaussian_pairs, rate_and_distortion
+from .lesson11 import against, clouds, field_and_walkers, paths_in_panels
 from .live import LiveTraining, curve_with_samples
