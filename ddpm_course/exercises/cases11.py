@@ -1,4 +1,4 @@
-"""Fixed inputs for the exercises of lesson 11, and what makes a field of arrows a score (11.8)."""
+"""Fixed inputs for the exercises of lesson 11, and what makes a field of arrows a score (11.3)."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -69,7 +69,7 @@ def langevin_cases() -> list[Case]:
     return cases
 
 
-# ---- 11.3 and 11.4
+# ---- 11.4 and 11.5
 
 
 def reverse_cases() -> list[Case]:
@@ -103,7 +103,7 @@ def drift_cases() -> list[Case]:
     return [replace(case, label=f"{case.label}, on a GPU") if case.gpu else case for case in cases]
 
 
-# ---- 11.5
+# ---- 11.6
 
 
 def turning(x: Tensor) -> Tensor:
@@ -150,7 +150,7 @@ def map_cases() -> list[Case]:
     return cases
 
 
-# ---- 11.6
+# ---- 11.8
 
 
 class Breeze(nn.Module):
@@ -186,7 +186,7 @@ def flow_cases() -> list[Case]:
     return cases
 
 
-# ---- 11.8: no single right answer
+# ---- 11.3: no single right answer
 
 SIDE, REACH = 121, 3.0  # of the grid, in points and from the middle
 WITHIN, MOST_OUTSIDE, FEWEST = 2.0, 0.1, 3  # the square, the share of the mass outside, the number of peaks

@@ -1,6 +1,6 @@
 """The exercises of lesson 11: scores, steps of differential equations, a divergence, flows, a field of one's own.
 
-What goes wrong in them is in lesson11.mistakes; the fixed inputs are in cases11. Of 11.8 there is no one right answer:
+What goes wrong in them is in lesson11.mistakes; the fixed inputs are in cases11. Of 11.3 there is no one right answer:
 `aim` says what makes one right.
 """
 
@@ -61,6 +61,28 @@ def langevin_step(score, x, step, z):
 
 @exercise(
     "11.3",
+    field_cases,
+    first="begin with one peak at the origin: all arrows point at it, the longer the farther away. Then add a second.",
+    tolerance=1e-6,
+    aim=FIELD,
+)
+def my_score(x):
+    """The score of a density of your own in the plane.
+
+    x:       (B, 2) float64 points
+    returns  (B, 2) float64: the gradient of a log-density at each of them
+    """
+    peaks = torch.tensor([[-1.2, -0.8], [1.2, -0.8], [0.0, 1.2]], dtype=torch.float64)
+    std = 0.3
+    away = peaks - x[:, None]  # (B, K, 2), from each point to each peak
+    closeness = -away.square().sum(2) / (2 * std**2)
+    share = closeness.softmax(1)  # (B, K)
+    mean = (share[:, :, None] * away).sum(1)
+    return mean / std**2
+
+
+@exercise(
+    "11.4",
     reverse_cases,
     first="look at the three terms of the reverse equation. Which signs change if you go by dt from u to u - dt?",
     linear=("x", "score", "z"),
@@ -83,7 +105,7 @@ def reverse_sde_step(x, score, beta, dt, z):
 
 
 @exercise(
-    "11.4",
+    "11.5",
     drift_cases,
     first="compare the two equations in 'The equation without noise': in which factor do their scores differ?",
     linear=("x", "score"),
@@ -102,7 +124,7 @@ def ode_drift(x, score, beta):
 
 
 @exercise(
-    "11.5",
+    "11.6",
     map_cases,
     first="take f(x) = 2 x in three dimensions. Its divergence is 6: of which derivatives is that the sum?",
     any_float=True,
@@ -122,28 +144,6 @@ def divergence(f, x):
         (slopes,) = torch.autograd.grad(out, x, retain_graph=True)
         total = total + slopes.reshape(len(x), -1)[:, i]
     return total
-
-
-@exercise(
-    "11.6",
-    flow_cases,
-    first="draw a straight line from a point x0 to a noise. Where on it are you at u = 1/4, and how fast do you move?",
-    flows=("net",),
-)
-def flow_matching_loss(net, x0, noise, u):
-    """The loss that trains the velocity of a flow. Data is at u = 0, noise at u = 1.
-
-    net:     net(x, u) with u (B,): the estimate of the velocity dx/du at x, (B, ...)
-    x0:      (B, ...) data
-    noise:   same shape, standard normal: where the straight line from x0 ends
-    u:       (B,) times between 0 and 1, each item's own
-    returns  the mean square of what the estimate is off, over everything
-    """
-    share = u.reshape((-1,) + (1,) * (x0.ndim - 1))  # (B, 1, ..., 1)
-    xu = (1 - share) * x0 + share * noise
-    velocity = noise - x0
-    error = net(xu, u) - velocity
-    return error.square().mean()
 
 
 @exercise(
@@ -170,21 +170,21 @@ def velocity_from_v(schedule, xt, t, v):
 
 @exercise(
     "11.8",
-    field_cases,
-    first="begin with one peak at the origin: all arrows point at it, the longer the farther away. Then add a second.",
-    tolerance=1e-6,
-    aim=FIELD,
+    flow_cases,
+    first="draw a straight line from a point x0 to a noise. Where on it are you at u = 1/4, and how fast do you move?",
+    flows=("net",),
 )
-def my_score(x):
-    """The score of a density of your own in the plane.
+def flow_matching_loss(net, x0, noise, u):
+    """The loss that trains the velocity of a flow. Data is at u = 0, noise at u = 1.
 
-    x:       (B, 2) float64 points
-    returns  (B, 2) float64: the gradient of a log-density at each of them
+    net:     net(x, u) with u (B,): the estimate of the velocity dx/du at x, (B, ...)
+    x0:      (B, ...) data
+    noise:   same shape, standard normal: where the straight line from x0 ends
+    u:       (B,) times between 0 and 1, each item's own
+    returns  the mean square of what the estimate is off, over everything
     """
-    peaks = torch.tensor([[-1.2, -0.8], [1.2, -0.8], [0.0, 1.2]], dtype=torch.float64)
-    std = 0.3
-    away = peaks - x[:, None]  # (B, K, 2), from each point to each peak
-    closeness = -away.square().sum(2) / (2 * std**2)
-    share = closeness.softmax(1)  # (B, K)
-    mean = (share[:, :, None] * away).sum(1)
-    return mean / std**2
+    share = u.reshape((-1,) + (1,) * (x0.ndim - 1))  # (B, 1, ..., 1)
+    xu = (1 - share) * x0 + share * noise
+    velocity = noise - x0
+    error = net(xu, u) - velocity
+    return error.square().mean()

@@ -37,6 +37,8 @@ def paths_in_panels(
         ax.set(xlabel="u", xlim=(first, last), ylim=x_range)
         if symlog:
             ax.set_yscale("symlog", linthresh=1)
+            ax.set_yticks([-1e8, -1e4, -1, 1, 1e4, 1e8])
+            ax.minorticks_off()
         ax.grid(False)
     return finish(figure, summary)
 
