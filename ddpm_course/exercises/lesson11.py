@@ -153,7 +153,7 @@ def divergence(f, x):
     linear=("xt", "v"),
 )
 def velocity_from_v(schedule, xt, t, v):
-    """The velocity of the straight path, noise - x0, from xt and v = signal * noise - sigma * x0.
+    """The velocity of the straight path, noise - x0, from v = signal * noise - sigma * x0.
 
     schedule:  schedule.q_coefficients(t, xt) are signal and sigma, the two roots of the closed
                form xt = signal * x0 + sigma * noise, shaped to multiply xt
