@@ -23,7 +23,7 @@ from .written import exercise
 @exercise(
     "11.1",
     noise_cases,
-    first="look at 'The score' once more: by which factor is the score of one Gaussian smaller than its noise?",
+    first="look at 'Where the noise comes in'. What is the score of one Gaussian, and where in it is the noise?",
     linear=("noise",),
 )
 def score_from_noise(schedule, t, noise):

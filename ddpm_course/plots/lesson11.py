@@ -45,7 +45,7 @@ def paths_in_panels(
 
 @style()
 def field_and_walkers(score: Callable[[Tensor], Tensor], walkers: dict[str, Tensor], limit: float = 2.2) -> Figure:
-    """Left, the arrows of a score in the plane, their lengths on the scale of a root; then walkers, one panel a title."""
+    """Left, the arrows of a score, their lengths on the scale of a root; then walkers, one panel a title."""
     figure, axes = panels(["arrows", *walkers], 7.5 / (1 + len(walkers)) + 0.4, ylabel="second coordinate", sharey=True)
     line = torch.linspace(-limit, limit, 19, dtype=torch.float64)
     points = torch.cartesian_prod(line, line)
