@@ -16,6 +16,7 @@ from . import (
     lesson08,
     lesson09,
     lesson10,
+    lesson11,
 )
 from .records import Aim, Betas, Case, Mistake, Seed
 from .written import Exercise, exercise, exercises_of
@@ -32,6 +33,7 @@ LESSONS = (
     lesson08,
     lesson09,
     lesson10,
+    lesson11,
 )
 EXERCISES = tuple(record for lesson in LESSONS for record in exercises_of(lesson))  # in the course's order
 

@@ -19,4 +19,5 @@ from .lesson06 import descent, on_one_scale, power_spectrum, spectra, variances,
 from .lesson08 import bias_curves, class_bars, gaussian_pairs, rate_and_distortion
 from .lesson09 import circle, two_slopes, visits
 from .lesson10 import accuracy_over_t, against_scale, gradient_maps
+from .lesson11 import against, clouds, field_and_walkers, paths_in_panels
 from .live import LiveTraining, curve_with_samples
