@@ -41,7 +41,7 @@ def test_every_lesson_has_its_section_and_its_minutes():
 
 @pytest.mark.parametrize("title", SECTIONS)
 def test_a_section_names_two_mistakes_that_the_checks_know_and_quotes_headings(title):
-    named = re.findall(r"`(\d\.\d) (\w+)`", SECTIONS[title].split("\n")[0])
+    named = re.findall(r"`(\d+\.\d) (\w+)`", SECTIONS[title].split("\n")[0])
     assert len(named) == 2
     for number, mistake in named:
         assert f"{EXERCISES[number].lesson} " == title[:3]
