@@ -66,7 +66,8 @@ class ClassifierGuided(nn.Module):
             (gradient,) = torch.autograd.grad(log_p.sum(), xt)
         signal, sigma = self.diffusion.schedule.q_coefficients(t, x)
         x0 = x0.detach() + self.scale * sigma**2 / signal * gradient
-        return self.diffusion.target(x0, noise.detach() - self.scale * sigma * gradient, t)
+        guided = self.diffusion.target(x0, noise.detach() - self.scale * sigma * gradient, t)
+        return torch.cat([guided, output.detach()[:, x.shape[1] :]], 1)  # and a learned variance as it is
 
 
 def _reject_no_likelihood(log_p: Any, n: int) -> None:

@@ -115,7 +115,8 @@ class Guided(nn.Module):
         if self.interval is not None:
             inside = (self.interval[0] <= t) & (t <= self.interval[1])
             scale = 1 + (scale - 1) * inside.to(x.dtype).reshape(-1, *[1] * (x.ndim - 1))
-        return worse + scale * (better - worse)
+        guided, channels = worse + scale * (better - worse), x.shape[1]
+        return torch.cat([guided[:, :channels], better[:, channels:]], 1)  # a learned variance is the better one's
 
 
 def _interval(interval: tuple[int, int]) -> tuple[int, int]:
