@@ -88,7 +88,8 @@ class UNet(nn.Module):
         )  # fmt: skip
         defaults = UNet.__init__.__kwdefaults__
         self.arguments |= {name: value for name, value in choices.items() if value != defaults[name]}
-        self.channels, self.patch, self.num_classes, self.self_condition = channels, patch, num_classes, self_condition
+        self.channels, self.patch, self.num_classes = channels, patch, num_classes
+        self.self_condition, self.learn_variance = self_condition, learn_variance
         self.divisor = patch * 2 ** (len(widths) - 1)  # image sides must be multiples of this
 
         first, last = widths[0], widths[-1]
