@@ -25,7 +25,7 @@ from ..unet import UNet
 from .checkpoints import save_checkpoint, weights_file
 from .devices import Team
 from .loop import train
-from .step import Run
+from .run import Run
 
 
 def main() -> None:

@@ -20,12 +20,13 @@ from ..pixels import as_images
 from .batches import Stream
 from .devices import Team
 from .plan import Budget, learning_rate
+from .run import Run
 from .state import Keeper, digest, unbroken
-from .step import Run, Training
+from .step import Training
 
 FAST_STEPS = 6
 # what states of older trainings had, and do not mention
-NEWER = dict(accumulate=1, weight_decay=0.01, clip=1.0, t_uniform=0.0)
+NEWER = dict(accumulate=1, weight_decay=0.01, clip=1.0, t_uniform=0.0, t_importance=False)
 
 
 def train(
@@ -44,6 +45,7 @@ def train(
     ema_decay: float = 0.995,
     t_around: tuple[float, float] | None = (-0.6, 1.0),
     t_uniform: float = 0.0,
+    t_importance: bool = False,
     label_dropout: float = 0.1,
     kind: str = "l2",
     seed: int = 0,
@@ -74,6 +76,7 @@ def train(
     ema_decay:      of the moving average of the weights, in [0, 1], see `EMA`
     t_around:       where most t are drawn, see `Schedule.sample_t`; None for uniform ones, as in the paper
     t_uniform:      the share that is drawn uniformly all the same; bits per dimension need the smallest t (lesson 08)
+    t_importance:   draw t where losses were large instead, and weight them less (lesson 12): see `ImportanceSampler`
     kind:           of the loss, see `diffusion_loss`
     seed:           of data order, dropped labels, t and noise; not of dropout, nor of the weights net starts with
     device:         where to train; `best_device()` by default
@@ -126,7 +129,8 @@ def train(
         raise ValueError(f"a batch of {batch_size} is too small for {parts}: each needs two images of it")
     settings = dict(
         batch_size=batch_size, accumulate=accumulate, lr=lr, weight_decay=weight_decay, clip=clip, ema_decay=ema_decay,
-        t_around=t_around, t_uniform=t_uniform, label_dropout=label_dropout, kind=kind, seed=seed,
+        t_around=t_around, t_uniform=t_uniform, t_importance=bool(t_importance), label_dropout=label_dropout, kind=kind,
+        seed=seed,
     )  # fmt: skip
     about = {}
     if checkpoint is not None:
