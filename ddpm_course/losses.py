@@ -26,19 +26,21 @@ def diffusion_loss(
     *,
     t: Tensor | None = None,
     noise: Tensor | None = None,
+    weighting: Tensor | None = None,
     generator: torch.Generator | None = None,
 ) -> Tensor:
     """How far the network's output is from its target, at one random t for each image.
 
-    net:      any callable net(x, t, y); one that conditions itself is given its own first estimate of x_0 for every
-              second item of the batch, and none for the others
-    x0:       (B, ...) clean data, images in [-1, 1]
-    y:        (B,) labels, or None
-    kind:     "l2", "l1" or "huber"; only l2 is least at the conditional mean E[target | x_t]
-    t, noise: drawn here (t first) unless given: (B,) in 1…T and the shape of x0
-    returns   (B,) the mean over everything but the batch, one number an image; if diffusion.variance is "learned", with
-              `bound_share` added
-    raises    ValueError for another kind, data that are no floats, or an output without the shape of x0
+    net:       any callable net(x, t, y); one that conditions itself is given its own first estimate of x_0 for every
+               second item of the batch, and none for the others
+    x0:        (B, ...) clean data, images in [-1, 1]
+    y:         (B,) labels, or None
+    kind:      "l2", "l1" or "huber"; only l2 is least at the conditional mean E[target | x_t]
+    t, noise:  drawn here (t first) unless given: (B,) in 1…T and the shape of x0
+    weighting: (T+1,) what the loss at each t is multiplied with, see weighting.py
+    returns    (B,) the mean over everything but the batch, one number an image; with `bound_share`
+               added where diffusion.variance is "learned"
+    raises     ValueError for another kind, data that are no floats, or an output without the shape of x0
     """
     if kind not in DISTANCES:
         raise ValueError(f"kind must be one of {', '.join(DISTANCES)}; got {kind!r}")
@@ -55,6 +57,8 @@ def diffusion_loss(
     output = output.to(target.dtype)
     estimate = output[:, : x0.shape[1]]
     losses = DISTANCES[kind](estimate, target, reduction="none").flatten(1).mean(1)
+    if weighting is not None:
+        losses = weighting.to(losses)[t] * losses
     return losses + bound_share(diffusion, output, x0, xt, t) if learned else losses
 
 

@@ -43,6 +43,7 @@ class Training:
         t_importance: bool = False,
         label_dropout: float = 0.0,
         kind: str = "l2",
+        weighting: Tensor | None = None,
     ):
         self.diffusion, self.team, self.device, self.lr, self.seed = diffusion, team, team.device, lr, seed
         self.batch_size, self.label_dropout, self.kind = batch_size, label_dropout, kind
@@ -50,6 +51,7 @@ class Training:
         self.accumulate, self.clip = accumulate, clip
         self.net = net.to(self.device, memory_format=torch.channels_last).train()
         self.dtype = data_dtype(net) or torch.float32
+        self.weighting = {} if weighting is None else dict(weighting=weighting.to(self.dtype).to(self.device))
         self.generator = torch.Generator(self.device).manual_seed(seed)  # of data order, dropped labels, t and noise
         self.images = self.labels = None
         if isinstance(images, Stream):
@@ -108,7 +110,7 @@ class Training:
         for part in parts:
             with nullcontext() if part is parts[-1] else self.no_sync():
                 x0, labels = in_unit_range(x[part]).to(self.dtype), None if y is None else y[part]
-                given = dict(t=t[part], noise=noise[part])
+                given = dict(t=t[part], noise=noise[part], **self.weighting)
                 losses = diffusion_loss(self.mixed_net, self.diffusion, x0, labels, self.kind, **given)
                 seen.append(losses.detach())
                 losses = losses if weights is None else weights[part] * losses
