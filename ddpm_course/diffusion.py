@@ -89,7 +89,7 @@ class GaussianDiffusion:
     predicts:  what the network's output means: "noise" (Ho et al., eq. 14), "x0", or "v" (Salimans and Ho, 2022)
     variance:  the variance of an ancestral step: "small" is beta-tilde, "large" is beta (Ho et al., section 3.2), and
                "learned" lies where a second half of the network's output says (Nichol and Dhariwal, 2021, eq. 15)
-    raises     ValueError for any other name
+    raises     ValueError for any other name, and for "noise" if the schedule leaves nothing of x_0 at T
     """
 
     schedule: Schedule
@@ -101,6 +101,11 @@ class GaussianDiffusion:
             raise ValueError(f"predicts must be one of {', '.join(PREDICTS)}; got {self.predicts!r}")
         if self.variance not in VARIANCES:
             raise ValueError(f"variance must be one of {', '.join(VARIANCES)}; got {self.variance!r}")
+        if self.predicts == "noise" and bool(self.schedule.alpha_bar[-1] == 0):
+            raise ValueError(
+                "where alpha_bar is 0, at T, x_t is the noise, and tells nothing of x_0: the estimate "
+                "(x_t - noise) / sqrt(alpha_bar) is 0/0. Predict v or x0 with such a schedule"
+            )
 
     def target(self, x0: Tensor, noise: Tensor, t: Tensor | int) -> Tensor:
         """(B, ...) what the network should output for x_t = q_sample(schedule, x0, t, noise)."""

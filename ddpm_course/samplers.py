@@ -164,7 +164,9 @@ def ddim_coefficients(
     _: GaussianDiffusion, alpha_bar_t: Tensor, alpha_bar_s: Tensor, eta: float = 0.0
 ) -> tuple[Tensor, Tensor, Tensor]:
     """on_x0, on_xt and sigma of Song et al. (2021), eq. 12, for every step, float64 (steps,) each."""
-    variance = eta**2 * posterior_coefficients(alpha_bar_t, alpha_bar_s)[2]  # sigma^2 of eq. 16
+    variance = torch.zeros_like(alpha_bar_t)
+    if eta:  # not on the way up, where alpha_bar_s may be 0
+        variance = eta**2 * posterior_coefficients(alpha_bar_t, alpha_bar_s)[2]  # sigma^2 of eq. 16
     on_noise = (1 - alpha_bar_s - variance).clamp(min=0).sqrt()
     on_xt = on_noise / (1 - alpha_bar_t).sqrt()  # noise = (x_t - sqrt(alpha_bar_t) x0) / sqrt(1 - alpha_bar_t)
     return alpha_bar_s.sqrt() - on_xt * alpha_bar_t.sqrt(), on_xt, variance.sqrt()

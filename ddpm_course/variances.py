@@ -121,5 +121,5 @@ def respaced(
     raises  ValueError if they do not
     """
     rising = torch.tensor(falling_times(diffusion.schedule.T, None, times)).flip(0)
-    schedule = schedule_through(diffusion.schedule.alpha_bar[rising[1:]])
+    schedule = schedule_through(diffusion.schedule.alpha_bar[rising[1:]], zero_snr=True)
     return Respaced(net, rising), replace(diffusion, schedule=schedule)
