@@ -1,4 +1,4 @@
-"""The variational bound, in bits per dimension (lessons 05 and 08).
+"""The variational bound, in bits per dimension (lessons 05, 08 and 12).
 
 Eq. 5 of Ho et al. (2020): L = L_T + sum of L_{t-1} + L_0 >= -log p(x_0). Every term is nats / (dimensions * ln 2). The
 arithmetic is float64 wherever the device has that.
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .arguments import as_labels, as_tensor, number, whole
-from .diffusion import GaussianDiffusion, posterior_coefficients, q_posterior, q_sample
+from .diffusion import GaussianDiffusion, last_variance, q_posterior, q_sample
 from .nets import call, device_of, evaluating
 from .pixels import as_images, in_unit_range
 from .schedules import Schedule, check_float
@@ -84,6 +84,7 @@ def variational_term(
     generator: torch.Generator | None = None,
     clip: bool = True,
     continuous: bool = False,
+    variances: Tensor | None = None,
 ) -> Tensor:
     """One term of the bound for each item, at one draw of x_t: L_{t-1}, the KL of the two Gaussians for x_{t-1}, for
     t > 1, and L_0, the cost of x_0 itself, for t = 1 (Ho et al., 2020, eq. 5). Gradients pass through.
@@ -94,33 +95,60 @@ def variational_term(
     noise:      drawn here unless given: the shape of x0
     clip:       clip the estimate of x_0 to [-1, 1], as the samplers do
     continuous: x0 are real numbers, not 256 levels: L_0 is then minus the log-*density* of x_0
+    variances:  (T+1,) the variance of the step from each t to t - 1, for another one than diffusion.variance says
     returns     (B,) bits per dimension
+    raises      ValueError if the shapes do not agree
 
-    The variance of the last step, t = 1, is beta-tilde_2, as in the paper's code: beta-tilde_1 is 0.
+    Unless it is learned or given, the variance of the last step, t = 1, is beta-tilde_2, as in the paper's code:
+    beta-tilde_1 is 0.
     """
     check_float(x0)
-    schedule = diffusion.schedule
     if noise is None:
         noise = torch.randn(x0.shape, device=x0.device, dtype=x0.dtype, generator=generator)
-    xt = q_sample(schedule, x0, t, noise)
+    xt = q_sample(diffusion.schedule, x0, t, noise)
     steps = torch.full(x0.shape[:1], t, device=x0.device) if isinstance(t, int) else t
-    estimate, _ = diffusion.decode(call(net, xt, steps, y).to(xt.dtype), xt, t)
+    output = call(net, xt, steps, y).to(xt.dtype)
+    return term_of_output(diffusion, output, x0, xt, t, clip=clip, continuous=continuous, variances=variances)
+
+
+def term_of_output(
+    diffusion: GaussianDiffusion,
+    output: Tensor,
+    x0: Tensor,
+    xt: Tensor,
+    t: Tensor | int,
+    *,
+    clip: bool = True,
+    continuous: bool = False,
+    variances: Tensor | None = None,
+) -> Tensor:
+    """The term that a network's output at xt makes: what `variational_term` returns, and the arguments that it has."""
+    schedule = diffusion.schedule
+    estimate, _ = diffusion.decode(output, xt, t)
     if clip:
         estimate = estimate.clamp(-1, 1)
     x0, xt, estimate = wide(x0), wide(xt), wide(estimate)
 
     q_mean, q_variance = q_posterior(schedule, x0, xt, t, t - 1)
     p_mean, _ = q_posterior(schedule, estimate, xt, t, t - 1)
-    last = _last_variance(schedule)
-    q_variance = torch.where(q_variance > 0, q_variance, last)  # at t = 1, where L_0 takes the term's place
-    p_variance = q_variance if diffusion.variance == "small" else schedule.at("beta", t, x0)
+    first = q_variance == 0  # at t = 1, where L_0 takes the term's place
+    q_variance = torch.where(first, last_variance(schedule), q_variance)
+    if variances is not None:
+        if variances.shape != (schedule.T + 1,):
+            raise ValueError(f"variances must have shape ({schedule.T + 1},), got {tuple(variances.shape)}")
+        p_variance = variances.to(x0)[t].reshape(-1, *[1] * (x0.ndim - 1))
+    elif diffusion.variance == "learned":
+        p_variance = diffusion.log_variance(wide(output), xt, t, t - 1).exp()
+    else:
+        p_variance = q_variance if diffusion.variance == "small" else schedule.at("beta", t, x0)
+        p_variance = torch.where(first, q_variance, p_variance)
     kl = _bits(gaussian_kl(q_mean, q_variance, p_mean, p_variance))
     if isinstance(t, int) and t > 1:
         return kl
     if continuous:
-        likelihood = -0.5 * ((x0 - estimate) ** 2 / last + math.log(2 * math.pi * last))
+        likelihood = -0.5 * ((x0 - estimate) ** 2 / p_variance + (2 * math.pi * p_variance).log())
     else:
-        likelihood = discretised_log_likelihood(x0, estimate, last)
+        likelihood = discretised_log_likelihood(x0, estimate, p_variance)
     return -_bits(likelihood) if isinstance(t, int) else torch.where(t == 1, -_bits(likelihood), kl)
 
 
@@ -156,6 +184,7 @@ def bits_per_dim(
     steps: int | None = None,
     clip: bool = True,
     continuous: bool = False,
+    variances: Tensor | None = None,
     batch_size: int = 250,
     generator: torch.Generator | None = None,
 ) -> Bound:
@@ -167,6 +196,7 @@ def bits_per_dim(
     steps:      network calls for each image, 2…T; all T unless given. With fewer, t = 1 is always visited, the other
                 t are cut into steps - 1 strata, narrow where t is small and the terms are large, and each image
                 draws one t from each: no bias, and what it adds to the variance is in `error`
+    variances:  as in `variational_term`; the draws do not depend on them, so bits can be compared in pairs
     batch_size: images a network call: the memory it needs does not depend on N or T
     generator:  of the random numbers, on the device of the network's parameters, where all is computed
     raises      ValueError if there are no images, or images, labels or steps do not fit
@@ -179,7 +209,7 @@ def bits_per_dim(
         raise ValueError("there are no images to measure")
     if labels is not None:
         labels = as_labels("labels", labels, len(images), getattr(net, "num_classes", None))
-    strata = _strata(T, steps)
+    strata, options = strata_of(T, steps), dict(clip=clip, continuous=continuous, variances=variances)
 
     device = device_of(net)
     sums, priors, totals = [0.0] * len(strata), [], []
@@ -194,7 +224,7 @@ def bits_per_dim(
                     t = first
                 else:
                     t = torch.randint(first, end, (len(x0),), device=device, generator=generator)
-                term = variational_term(net, diffusion, x0, t, y, generator=generator, clip=clip, continuous=continuous)
+                term = variational_term(net, diffusion, x0, t, y, generator=generator, **options)
                 sums[i] = sums[i] + term.sum()  # stays on the device: reading it would make the host wait
                 total = total + (end - first) * term
             totals.append(total)
@@ -207,19 +237,12 @@ def bits_per_dim(
     return Bound(bits, error, torch.cat(priors).mean().item(), terms, per_image)
 
 
-def _strata(T: int, steps: int) -> list[tuple[int, int]]:
+def strata_of(T: int, steps: int) -> list[tuple[int, int]]:
     """1…T in `steps` pieces, (first t, first t of the next piece): t = 1, then edges that grow as squares."""
     edges = [1, 2]
     for i in range(1, steps):
         edges.append(max(edges[-1] + 1, 2 + (T - 1) * i**2 // (steps - 1) ** 2))
     return list(zip(edges, edges[1:], strict=False))
-
-
-def _last_variance(schedule: Schedule) -> float:
-    """beta-tilde_2, the variance of the decoder p(x_0 | x_1); beta_1 where there is no second step."""
-    if schedule.T == 1:
-        return schedule.beta[1].item()
-    return posterior_coefficients(schedule.alpha_bar[2], schedule.alpha_bar[1])[2].item()
 
 
 def _bits(nats: Tensor) -> Tensor:

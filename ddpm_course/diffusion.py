@@ -1,4 +1,4 @@
-"""The forward process, its closed form and its posterior (lessons 01, 02 and 05).
+"""The forward process, its closed form and its posterior (lessons 01, 02, 05 and 12).
 
 The letters are the paper's: q is what the forward process determines, t runs over 1…T, x_0 is data.
 """
@@ -11,7 +11,7 @@ from torch import Tensor
 from .schedules import Schedule, check_t
 
 PREDICTS = ("noise", "x0", "v")
-VARIANCES = ("small", "large")
+VARIANCES = ("small", "large", "learned")
 
 
 def q_step(schedule: Schedule, x: Tensor, t: Tensor | int, noise: Tensor) -> Tensor:
@@ -74,14 +74,22 @@ def posterior_coefficients(alpha_bar_t: Tensor, alpha_bar_s: Tensor) -> tuple[Te
     return on_x0, on_xt, variance
 
 
+def last_variance(schedule: Schedule) -> float:
+    """beta-tilde_2, which stands for the variance of the last step, as that is 0; beta_1 if there is no second step."""
+    if schedule.T == 1:
+        return schedule.beta[1].item()
+    return posterior_coefficients(schedule.alpha_bar[2], schedule.alpha_bar[1])[2].item()
+
+
 @dataclass(frozen=True)
 class GaussianDiffusion:
     """What a loss and a sampler must agree on, and what a checkpoint stores.
 
     schedule:  the forward process
     predicts:  what the network's output means: "noise" (Ho et al., eq. 14), "x0", or "v" (Salimans and Ho, 2022)
-    variance:  the variance of an ancestral step: "small" is beta-tilde, "large" is beta (Ho et al., section 3.2)
-    raises     ValueError for any other name
+    variance:  the variance of an ancestral step: "small" is beta-tilde, "large" is beta (Ho et al., section 3.2), and
+               "learned" lies where a second half of the network's output says (Nichol and Dhariwal, 2021, eq. 15)
+    raises     ValueError for any other name, and for "noise" if the schedule leaves nothing of x_0 at T
     """
 
     schedule: Schedule
@@ -93,6 +101,11 @@ class GaussianDiffusion:
             raise ValueError(f"predicts must be one of {', '.join(PREDICTS)}; got {self.predicts!r}")
         if self.variance not in VARIANCES:
             raise ValueError(f"variance must be one of {', '.join(VARIANCES)}; got {self.variance!r}")
+        if self.predicts == "noise" and bool(self.schedule.alpha_bar[-1] == 0):
+            raise ValueError(
+                "where alpha_bar is 0, at T, x_t is the noise, and tells nothing of x_0: the estimate "
+                "(x_t - noise) / sqrt(alpha_bar) is 0/0. Predict v or x0 with such a schedule"
+            )
 
     def target(self, x0: Tensor, noise: Tensor, t: Tensor | int) -> Tensor:
         """(B, ...) what the network should output for x_t = q_sample(schedule, x0, t, noise)."""
@@ -107,14 +120,52 @@ class GaussianDiffusion:
         """Read the network's output: the estimates of x_0 and of the noise in x_t, (B, ...) each.
 
         The only place where the course interprets an output. Both estimates satisfy
-        xt = sqrt(alpha_bar) x0 + sqrt(1 - alpha_bar) noise.
+        xt = sqrt(alpha_bar) x0 + sqrt(1 - alpha_bar) noise. With twice xt's channels, the first half is what is read.
+
+        raises ValueError for an output of any other shape
         """
+        output, _ = _halves(output, xt)
         signal, sigma = self.schedule.q_coefficients(t, xt)
         if self.predicts == "noise":
             return (xt - sigma * output) / signal, output
         if self.predicts == "x0":
             return output, (xt - signal * output) / sigma
         return signal * xt - sigma * output, sigma * xt + signal * output
+
+    def log_variance(self, output: Tensor, xt: Tensor, t: Tensor | int, s: Tensor | int) -> Tensor:
+        """(B, C, ...) log of the variance that the second half of an output gives the step from t to s, 0 <= s < t.
+
+        Nichol and Dhariwal (2021), eq. 15: f log beta + (1 - f) log beta-tilde, with the two of this step, however long
+        it is. As in their code the output is 2 f - 1, so -1 means beta-tilde and 1 means beta, and nothing keeps it
+        between them. For s = 0, where beta-tilde is 0, `last_variance` takes its place.
+
+        output:  (B, 2C, ...) of a network with learn_variance
+        raises   ValueError if it has another shape
+        """
+        _, half = _halves(output, xt)
+        if half is None:
+            raise ValueError(
+                f"a learned variance needs an output of twice the channels of {tuple(xt.shape)}: "
+                "a UNet(learn_variance=True)"
+            )
+        alpha_bar_t, alpha_bar_s = _alpha_bar(self.schedule, t, xt, "t"), _alpha_bar(self.schedule, s, xt, "s")
+        small, large = posterior_coefficients(alpha_bar_t, alpha_bar_s)[2], 1 - alpha_bar_t / alpha_bar_s
+        small = torch.where(small > 0, small, last_variance(self.schedule))
+        low, high = _multiplier(small.log(), xt), _multiplier(large.log(), xt)
+        fraction = (half + 1) / 2
+        return fraction * high + (1 - fraction) * low
+
+
+def _halves(output: Tensor, xt: Tensor) -> tuple[Tensor, Tensor | None]:
+    """What an output says about x_0, and what it says about the variance, or None."""
+    if output.shape == xt.shape:
+        return output, None
+    if xt.ndim < 2 or output.shape != (len(xt), 2 * xt.shape[1], *xt.shape[2:]):
+        raise ValueError(
+            f"an output must have the shape of xt, {tuple(xt.shape)}, or twice its channels; got {tuple(output.shape)}"
+        )
+    estimate, half = output.chunk(2, 1)
+    return estimate, half
 
 
 def _alpha_bar(schedule: Schedule, t: Tensor | int, like: Tensor, name: str) -> Tensor:

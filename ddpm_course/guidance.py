@@ -37,7 +37,8 @@ class ClassifierGuided(nn.Module):
                      at some three times the cost: any judge of clean data will do (Chung et al., 2023). It takes what
                      is likely at the mean of x_0 for what is likely on average, which is true only where t is small
     conditional:     the network is given the labels too
-    raises           ValueError, at a call, if log_likelihood gives something else
+    raises           ValueError if alpha_bar is 0 at T, as the gradient is divided by its root; at a call, if
+                     log_likelihood gives something else
     """
 
     def __init__(
@@ -51,6 +52,8 @@ class ClassifierGuided(nn.Module):
         conditional: bool = False,
     ):
         super().__init__()
+        if bool(diffusion.schedule.alpha_bar[-1] == 0):
+            raise ValueError("alpha_bar is 0 at T, where a gradient in x_t tells nothing of x_0: guide without one")
         self.net, self.diffusion, self.log_likelihood = net, diffusion, log_likelihood
         self.scale, self.through_x0, self.conditional = number("scale", scale), through_x0, conditional
         self.num_classes, self.self_condition = getattr(net, "num_classes", None), getattr(net, "self_condition", False)
@@ -66,7 +69,8 @@ class ClassifierGuided(nn.Module):
             (gradient,) = torch.autograd.grad(log_p.sum(), xt)
         signal, sigma = self.diffusion.schedule.q_coefficients(t, x)
         x0 = x0.detach() + self.scale * sigma**2 / signal * gradient
-        return self.diffusion.target(x0, noise.detach() - self.scale * sigma * gradient, t)
+        guided = self.diffusion.target(x0, noise.detach() - self.scale * sigma * gradient, t)
+        return torch.cat([guided, output.detach()[:, x.shape[1] :]], 1)  # and a learned variance as it is
 
 
 def _reject_no_likelihood(log_p: Any, n: int) -> None:

@@ -1,15 +1,19 @@
-"""L_simple, the loss that a network is trained with: eq. 14 of Ho et al. (2020), with any target (lesson 05)."""
+"""L_simple, the loss that a network is trained with: eq. 14 of Ho et al. (2020), with any target (lesson 05).
+
+Where the variance is learned, a little of the bound is added: eq. 16 of Nichol and Dhariwal (2021) (lesson 12).
+"""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# Lessons 05 and 08 call these by the name of this module.
-from .bound import bits_per_dim, discretised_log_likelihood, gaussian_kl, prior_bits, variational_term  # noqa: F401
+# Lessons 05 and 08 call these, but for term_of_output, by the name of this module.
+from .bound import bits_per_dim, discretised_log_likelihood, gaussian_kl, prior_bits, term_of_output, variational_term  # noqa: F401
 from .diffusion import GaussianDiffusion, q_sample
 from .nets import call
 from .schedules import check_float
 
+BOUND_SHARE = 0.001  # lambda of L_simple + lambda L_vlb, where L_vlb is the sum over all t, in bits per dimension
 DISTANCES = {"l2": F.mse_loss, "l1": F.l1_loss, "huber": F.smooth_l1_loss}
 
 
@@ -22,18 +26,21 @@ def diffusion_loss(
     *,
     t: Tensor | None = None,
     noise: Tensor | None = None,
+    weighting: Tensor | None = None,
     generator: torch.Generator | None = None,
 ) -> Tensor:
     """How far the network's output is from its target, at one random t for each image.
 
-    net:      any callable net(x, t, y); one that conditions itself is given its own first estimate of x_0 for every
-              second item of the batch, and none for the others
-    x0:       (B, ...) clean data, images in [-1, 1]
-    y:        (B,) labels, or None
-    kind:     "l2", "l1" or "huber"; only l2 is least at the conditional mean E[target | x_t]
-    t, noise: drawn here (t first) unless given: (B,) in 1…T and the shape of x0
-    returns   (B,) the mean over everything but the batch, one number an image
-    raises    ValueError for another kind, data that are no floats, or an output without the shape of x0
+    net:       any callable net(x, t, y); one that conditions itself is given its own first estimate of x_0 for every
+               second item of the batch, and none for the others
+    x0:        (B, ...) clean data, images in [-1, 1]
+    y:         (B,) labels, or None
+    kind:      "l2", "l1" or "huber"; only l2 is least at the conditional mean E[target | x_t]
+    t, noise:  drawn here (t first) unless given: (B,) in 1…T and the shape of x0
+    weighting: (T+1,) what the loss at each t is multiplied with, see weighting.py
+    returns    (B,) the mean over everything but the batch, one number an image; with `bound_share`
+               added where diffusion.variance is "learned"
+    raises     ValueError for another kind, data that are no floats, or an output without the shape of x0
     """
     if kind not in DISTANCES:
         raise ValueError(f"kind must be one of {', '.join(DISTANCES)}; got {kind!r}")
@@ -45,10 +52,34 @@ def diffusion_loss(
     xt = q_sample(diffusion.schedule, x0, t, noise)
     itself = getattr(net, "self_condition", False)
     output = call(net, xt, t, y, _first_estimates(net, diffusion, xt, t, y) if itself else None)
-    if output.shape != x0.shape:
-        raise ValueError(f"the network turned shape {tuple(x0.shape)} into {tuple(output.shape)}; it must keep it")
-    target = diffusion.target(x0, noise, t)
-    return DISTANCES[kind](output.to(target.dtype), target, reduction="none").flatten(1).mean(1)
+    learned, target = diffusion.variance == "learned", diffusion.target(x0, noise, t)
+    _reject_other_shape(output, x0, learned)
+    output = output.to(target.dtype)
+    estimate = output[:, : x0.shape[1]]
+    losses = DISTANCES[kind](estimate, target, reduction="none").flatten(1).mean(1)
+    if weighting is not None:
+        losses = weighting.to(losses)[t] * losses
+    return losses + bound_share(diffusion, output, x0, xt, t) if learned else losses
+
+
+def bound_share(diffusion: GaussianDiffusion, output: Tensor, x0: Tensor, xt: Tensor, t: Tensor) -> Tensor:
+    """(B,) lambda T L_t, of which the variance alone learns: the gradient through the estimate of x_0 is stopped.
+
+    L_vlb is a sum over T terms, so one drawn term stands for T of them: 0.001 L_vlb becomes 0.001 T L_t, in bits per
+    dimension. The code of Nichol and Dhariwal (2021) says the same as T / 1000 times a term, as it, too, counts in bits
+    and does not mention lambda. The estimate is clipped, as in a sampler, which is where the variance is used.
+    """
+    estimate, half = output.chunk(2, 1)
+    stopped = torch.cat([estimate.detach(), half], 1)
+    term = term_of_output(diffusion, stopped, x0, xt, t)
+    return (BOUND_SHARE * diffusion.schedule.T * term).to(output.dtype)
+
+
+def _reject_other_shape(output: Tensor, x0: Tensor, learned: bool) -> None:
+    wanted = (len(x0), (1 + learned) * x0.shape[1], *x0.shape[2:])
+    if output.shape != wanted:
+        rule = "it must keep it" + " and double its channels, as UNet(learn_variance=True) does" * learned
+        raise ValueError(f"the network turned shape {tuple(x0.shape)} into {tuple(output.shape)}; {rule}")
 
 
 @torch.no_grad()

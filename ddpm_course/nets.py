@@ -70,8 +70,10 @@ class Guided(nn.Module):
                ("anything but")
     weak:      another network with the same kind of output, less trained or smaller: it says b, with the same labels
                (autoguidance: Karras et al., 2024)
+    rescale:   how much of the spread of the outcome is set back to that of c, in [0, 1]: 0.7 in Lin et al. (2024), eq.
+               15 and 16, as guidance makes bright brighter once the schedule leaves the brightness to the network
     raises     ValueError if the network has no classes, or is then called without labels, where they are needed; or if
-               scale, interval or negative do not fit
+               scale, interval, negative or rescale do not fit
 
     Each call is one call of `net` on a doubled batch, labels first, null class second; or one call of each network. The
     interval saves none of it: to know t, the host would have to wait.
@@ -85,6 +87,7 @@ class Guided(nn.Module):
         interval: tuple[int, int] | None = None,
         negative: int | None = None,
         weak: Callable[..., Tensor] | None = None,
+        rescale: float = 0.0,
     ):
         super().__init__()
         classes = getattr(net, "num_classes", None)
@@ -96,6 +99,7 @@ class Guided(nn.Module):
             negative = whole("negative", negative, 0, classes - 1, f", a class to avoid; {classes} is the null class")
         self.net, self.scale = net, scale if isinstance(scale, Tensor) else number("scale", scale)
         self.interval, self.negative, self.weak = interval, negative, weak
+        self.rescale = number("rescale", rescale, 0, 1)
         self.num_classes, self.self_condition = classes, getattr(net, "self_condition", False)
 
     def forward(self, x: Tensor, t: Tensor, y: Tensor | None = None, x_self: Tensor | None = None) -> Tensor:
@@ -115,7 +119,12 @@ class Guided(nn.Module):
         if self.interval is not None:
             inside = (self.interval[0] <= t) & (t <= self.interval[1])
             scale = 1 + (scale - 1) * inside.to(x.dtype).reshape(-1, *[1] * (x.ndim - 1))
-        return worse + scale * (better - worse)
+        guided, channels = worse + scale * (better - worse), x.shape[1]
+        if self.rescale:
+            wanted, spread = (said[:, :channels].flatten(1).std(1) for said in (better, guided))
+            factor = 1 + self.rescale * (wanted / spread - 1)  # (B,)
+            guided = factor.reshape(-1, *[1] * (x.ndim - 1)) * guided
+        return torch.cat([guided[:, :channels], better[:, channels:]], 1)  # a learned variance is the better one's
 
 
 def _interval(interval: tuple[int, int]) -> tuple[int, int]:

@@ -6,10 +6,12 @@ of x_0, and x_s is drawn from a Gaussian whose mean is a weighted sum of that es
     x_s = on_x0 * x0 + on_xt * x_t + sigma * z
 
 They differ in the three numbers only, which are computed in float64 before the loop starts. (The solvers
-of second order, in solvers.py, have two more, for the estimate and the x of the call before.) A sampler
-is a generator: it hands you every step, and you decide what to keep.
+of second order, in solvers.py, have two more, for the estimate and the x of the call before. A variance that
+was learned, lesson 12, is part of the network's output, so its sigma is read in the loop.) A sampler is a
+generator: it hands you every step, and you decide what to keep.
 """
 
+import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -46,10 +48,12 @@ class Step(NamedTuple):
 def ancestral_coefficients(
     diffusion: GaussianDiffusion, alpha_bar_t: Tensor, alpha_bar_s: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """on_x0, on_xt and sigma of q(x_s | x_t, x_0) for every step, float64 (steps,) each."""
+    """on_x0, on_xt and sigma of q(x_s | x_t, x_0) for every step, float64 (steps,) each; nan for a learned one."""
     on_x0, on_xt, variance = posterior_coefficients(alpha_bar_t, alpha_bar_s)
     if diffusion.variance == "large":
         variance = 1 - alpha_bar_t / alpha_bar_s
+    elif diffusion.variance == "learned":
+        variance = torch.full_like(variance, torch.nan)
     return on_x0, on_xt, variance.sqrt()
 
 
@@ -117,7 +121,8 @@ def walk(
     """The loop of all samplers: from x at times[0] to times[-1], in either direction, one network call for each pair.
 
     coefficients: from alpha_bar at the t and at the s of all pairs, on_x0, on_xt and sigma, float64 (steps,) each,
-                  and if two more follow, the weights of the estimate and of the x that the call before had;
+                  with nan for a sigma that is in the network's output; and if two more follow, the weights of the
+                  estimate and of the x that the call before had;
                   a step that gives the estimate no weight asks for none: it adds noise, and no network is called
     change:       what becomes of x_s, from x_s, s and the z that went into it, 0.0 where none did
     The other arguments, and what is yielded, are those of `ancestral_steps`.
@@ -138,15 +143,17 @@ def walk(
         if on_x0[i] or last_x0 is None:
             with evaluating(net):  # and not around the loop: between two steps it is whoever runs the sampler's
                 output = call(net, x, torch.full(x.shape[:1], t, device=device), y, last_x0 if itself else None)
-            x0, _ = diffusion.decode(output.to(x.dtype), x, t)
+            output = output.to(x.dtype)
+            x0, _ = diffusion.decode(output, x, t)
             if clip:
                 x0 = x0.clamp(-1, 1)
         following, z = on_x0[i] * x0 + on_xt[i] * x, 0.0
         if on_last and any(on_last[i]):
             following = following + on_last[i][0] * last_x0 + on_last[i][1] * last_x
-        if sigma[i] > 0:
+        if sigma[i]:
+            std = (diffusion.log_variance(output, x, t, s) / 2).exp() if math.isnan(sigma[i]) else sigma[i]
             z = torch.randn(x.shape, device=device, dtype=x.dtype, generator=generator)
-            following = following + sigma[i] * z
+            following = following + std * z
         if change is not None:
             following = change(following, s, z)
         x, last_x, last_x0 = following, x, x0
@@ -157,7 +164,9 @@ def ddim_coefficients(
     _: GaussianDiffusion, alpha_bar_t: Tensor, alpha_bar_s: Tensor, eta: float = 0.0
 ) -> tuple[Tensor, Tensor, Tensor]:
     """on_x0, on_xt and sigma of Song et al. (2021), eq. 12, for every step, float64 (steps,) each."""
-    variance = eta**2 * posterior_coefficients(alpha_bar_t, alpha_bar_s)[2]  # sigma^2 of eq. 16
+    variance = torch.zeros_like(alpha_bar_t)
+    if eta:  # not on the way up, where alpha_bar_s may be 0
+        variance = eta**2 * posterior_coefficients(alpha_bar_t, alpha_bar_s)[2]  # sigma^2 of eq. 16
     on_noise = (1 - alpha_bar_s - variance).clamp(min=0).sqrt()
     on_xt = on_noise / (1 - alpha_bar_t).sqrt()  # noise = (x_t - sqrt(alpha_bar_t) x0) / sqrt(1 - alpha_bar_t)
     return alpha_bar_s.sqrt() - on_xt * alpha_bar_t.sqrt(), on_xt, variance.sqrt()

@@ -23,18 +23,23 @@ ROOTS = {
 class Schedule:
     """The forward process of Ho et al. (2020), section 2, as tables over t = 0…T.
 
-    betas:   (T,) variances in (0, 1), the first one for t = 1
-    raises   ValueError if betas is not a 1-D tensor of numbers strictly between 0 and 1
+    betas:    (T,) variances in (0, 1), the first one for t = 1
+    zero_snr: the last beta may be 1 too (lesson 12): nothing of x_0 is left at T, as in the N(0, I) that sampling
+              starts from. It has to be asked for: by accident, such a beta is a division by 0 later on
+    raises    ValueError if betas is not a 1-D tensor of numbers strictly between 0 and 1
 
     The tables `beta`, `alpha`, `alpha_bar` are (T+1,) float64 on the CPU, with beta[0] = 0 and
     alpha_bar[0] = 1. What is computed from them is cast to float32 only at the end.
     """
 
-    def __init__(self, betas: Tensor):
+    def __init__(self, betas: Tensor, *, zero_snr: bool = False):
         betas = as_tensor("betas", betas, torch.float64).cpu()
         if betas.ndim != 1 or len(betas) == 0:
             raise ValueError(f"betas must have shape (T,) with T >= 1, got {tuple(betas.shape)}")
-        if not bool(((betas > 0) & (betas < 1)).all()):
+        inside = (betas > 0) & (betas < 1)
+        if zero_snr:
+            inside[-1] |= betas[-1] == 1
+        if not bool(inside.all()):
             raise ValueError("every beta must lie strictly between 0 and 1: it is the variance one step adds")
         self.T = len(betas)
         self.beta = torch.cat([betas.new_zeros(1), betas])
@@ -48,7 +53,7 @@ class Schedule:
 
     @property
     def snr(self) -> Tensor:
-        """(T+1,) signal-to-noise ratio alpha_bar / (1 - alpha_bar); infinite at t = 0."""
+        """(T+1,) signal-to-noise ratio alpha_bar / (1 - alpha_bar); infinite at t = 0, and 0 at T with zero_snr."""
         return self.alpha_bar / (1 - self.alpha_bar)
 
     def sample_t(
@@ -148,18 +153,18 @@ def linear_schedule(T: int = 1000, *, rescale: bool = True) -> Schedule:
              beta is then clipped at 0.999, which only chains of 20 steps or fewer reach
     """
     betas = torch.linspace(1e-4, 0.02, whole("T", T, 1), dtype=torch.float64)
-    return Schedule(_rescaled(betas) if rescale else betas)
+    return Schedule(_for_length(betas) if rescale else betas)
 
 
 def quadratic_schedule(T: int = 1000) -> Schedule:
     """sqrt(beta) evenly spaced between sqrt(1e-4) and sqrt(0.02), then rescaled as in `linear_schedule`."""
-    return Schedule(_rescaled(torch.linspace(1e-4**0.5, 0.02**0.5, whole("T", T, 1), dtype=torch.float64) ** 2))
+    return Schedule(_for_length(torch.linspace(1e-4**0.5, 0.02**0.5, whole("T", T, 1), dtype=torch.float64) ** 2))
 
 
 def sigmoid_schedule(T: int = 1000) -> Schedule:
     """beta follows a sigmoid from about 1e-4 to about 0.02, then rescaled as in `linear_schedule`."""
     ramp = torch.sigmoid(torch.linspace(-6, 6, whole("T", T, 1), dtype=torch.float64))
-    return Schedule(_rescaled(1e-4 + ramp * (0.02 - 1e-4)))
+    return Schedule(_for_length(1e-4 + ramp * (0.02 - 1e-4)))
 
 
 def cosine_schedule(T: int = 1000, *, s: float = 0.008) -> Schedule:
@@ -181,26 +186,37 @@ def cosine_alpha_bar(u: Tensor, *, s: float = 0.008) -> Tensor:
     return _squared_cosine(u, s) / _squared_cosine(torch.zeros_like(u), s)
 
 
-def schedule_through(alpha_bar: Tensor) -> Schedule:
+def schedule_through(alpha_bar: Tensor, *, zero_snr: bool = False) -> Schedule:
     """The schedule that has these levels of noise, from the first at t = 1 to the last at t = T: a grid of your own.
 
     alpha_bar: (T,) falling, strictly between 0 and 1
+    zero_snr:  the last one may be 0 too, as for `Schedule`
     raises     ValueError if it does not fall, leaves that range, or falls so far in one step that beta rounds to 1
     """
     levels = as_tensor("alpha_bar", alpha_bar, torch.float64).cpu()
-    ends = levels.new_ones(1), levels.new_zeros(1)
+    zero_snr = zero_snr and levels.ndim == 1 and bool((levels[-1:] == 0).all())
+    ends = levels.new_ones(1), levels.new_zeros(0 if zero_snr else 1)
     if levels.ndim != 1 or not bool((torch.cat([ends[0], levels, ends[1]]).diff() < 0).all()):
         raise ValueError("alpha_bar must be a list of numbers that fall, all strictly between 1 and 0")
     alpha_bar = torch.cat([ends[0], levels])
     alpha = alpha_bar[1:] / alpha_bar[:-1]
-    schedule = Schedule(1 - alpha)
+    schedule = Schedule(1 - alpha, zero_snr=zero_snr)
     schedule.alpha[1:], schedule.alpha_bar = alpha, alpha_bar  # as they are: 1 - beta has lost what is next to nothing
     return schedule
+
+
+def rescaled(schedule: Schedule) -> Schedule:
+    """The schedule with nothing left of x_0 at T: Lin et al. (2024), algorithm 1.
+
+    sqrt(alpha_bar) is shifted to 0 at T, and stretched to what it was at t = 1. T must be 2 or more.
+    """
+    root = schedule.alpha_bar[1:].sqrt()
+    return schedule_through(((root - root[-1]) * root[0] / (root[0] - root[-1])) ** 2, zero_snr=True)
 
 
 def _squared_cosine(u: Tensor, s: float) -> Tensor:
     return torch.cos((u + s) / (1 + s) * math.pi / 2) ** 2
 
 
-def _rescaled(betas: Tensor) -> Tensor:
+def _for_length(betas: Tensor) -> Tensor:
     return (betas * (1000 / len(betas))).clamp(max=0.999)

@@ -47,10 +47,13 @@ def heun_steps(
                  of the last noise
     others:      as in `ancestral_steps`
     yields       a Step for every network call: first from t to s, then from s to s, where x is corrected
-    raises       ValueError for another coordinate, and what `ancestral_steps` raises
+    raises       ValueError for another coordinate, for "sigma" if alpha_bar is 0 at T, where that is infinite, and what
+                 `ancestral_steps` raises
     """
     if coordinate not in COORDINATES:
         raise ValueError(f"coordinate must be one of {', '.join(COORDINATES)}; got {coordinate!r}")
+    if coordinate == "sigma" and bool(diffusion.schedule.alpha_bar[-1] == 0):
+        raise ValueError("with alpha_bar = 0 at T sigma is infinite there: use the angle, which is pi/2")
     coefficients = partial(heun_coefficients, coordinate=coordinate, smooth_end=smooth_end)
     return ancestral_steps(net, diffusion, shape, steps, coefficients=coefficients, twice=True, **others)
 
@@ -66,7 +69,7 @@ def multistep_steps(
 
     It is DDIM with the estimate of x_0 carried on along the line through this call's and the last one's, to the middle
     of the step in log-SNR. The first step knows no line, and on the last one it would have no end, as log-SNR is
-    infinite at t = 0: both are DDIM.
+    infinite at t = 0: both are DDIM. So is the second one, where SNR is 0 at T: its line would be infinitely flat.
 
     The arguments are those of `ancestral_steps`.
     """
@@ -152,8 +155,8 @@ def multistep_coefficients(
 ) -> tuple[Tensor, ...]:
     """The five numbers of every step, float64 (steps,) each: DDIM's, of an estimate that is carried on."""
     on_x0, on_xt, none = ddim_coefficients(diffusion, alpha_bar_t, alpha_bar_s)
-    lengths = (alpha_bar_s.logit() - alpha_bar_t.logit()) / 2  # in lambda, half of log-SNR; infinite where s = 0
+    lengths = (alpha_bar_s.logit() - alpha_bar_t.logit()) / 2  # in lambda, half of log-SNR; infinite at both ends
     further = torch.zeros_like(on_x0)  # to the middle of this step, in lengths of the step before
     further[1:] = lengths[1:] / lengths[:-1] / 2
-    further[alpha_bar_s == 1] = 0
+    further[lengths.isinf()] = 0
     return on_x0 * (1 + further), on_xt, none, -on_x0 * further, torch.zeros_like(on_x0)

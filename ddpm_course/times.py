@@ -17,7 +17,8 @@ def spaced_timesteps(T: int, steps: int | None = None, spacing: str | Tensor = "
              "linspace": T, ..., 1, and with a single step 1 alone
              "leading":  1 + (steps - 1) * d, ..., 1 + d, 1 with d = T // steps, which never starts at T
              or a (T+1,) table that rises or falls with t, such as log-SNR: times that are even in it, from T to 0, or
-             to 1 and then 0 where its entry 0 is infinite; where two would be the same integer, they move apart
+             to 1 and then 0 where its entry 0 is infinite; where two would be the same integer, they move apart.
+             It must be finite at T, which log-SNR is not with zero_snr
     raises   ValueError unless 1 <= steps <= T and spacing is one of these
     """
     T = whole("T", T, 1)
@@ -38,6 +39,8 @@ def _even_in(table: Tensor, T: int, steps: int) -> list[int]:
     gaps = table[first:].double().diff()
     if table.shape != (T + 1,) or not (bool((gaps > 0).all()) or bool((gaps < 0).all())):
         raise ValueError(f"a table for spacing must have shape ({T + 1},) and rise or fall all the way with t")
+    if table[T].isinf():
+        raise ValueError("a table for spacing must be finite at T: log-SNR is not, where SNR is 0; the angle is")
     wanted = torch.linspace(float(table[T]), float(table[first]), steps + 1 - first, dtype=torch.float64)
     nearest = (table[first:].double() - wanted[:, None]).abs().argmin(1) + first
     times = nearest.tolist() + [0] * first

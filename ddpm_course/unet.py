@@ -29,7 +29,7 @@ CHOICES = {  # what the keywords that name a kind can be
 
 
 class UNet(nn.Module):
-    """net(x, t, y=None): the shape of x in, the shape of x out.
+    """net(x, t, y=None): the shape of x in, the shape of x out, or with learn_variance twice its channels.
 
     channels:       of the images
     widths:         channels of each level; a level has half the resolution of the one above
@@ -45,6 +45,8 @@ class UNet(nn.Module):
     downsample:     "strided" convolution, or "space_to_depth" and a 1x1 convolution
     upsample:       "nearest" neighbour and a 3x3 convolution, or "transposed" convolution
     self_condition: take x_self, an earlier estimate of x_0, as further input channels (Chen et al., 2022)
+    learn_variance: as many channels again at the output: where the variance of a reverse step lies, see
+                    `GaussianDiffusion.log_variance`
     raises          ValueError for another kind, or a width that does not divide into 8 groups and `heads` heads
     """
 
@@ -65,6 +67,7 @@ class UNet(nn.Module):
         downsample: str = "strided",
         upsample: str = "nearest",
         self_condition: bool = False,
+        learn_variance: bool = False,
     ):
         super().__init__()
         channels, blocks = whole("channels", channels, 1), whole("blocks", blocks, 1)
@@ -81,11 +84,12 @@ class UNet(nn.Module):
         )  # fmt: skip
         choices = dict(  # the rest goes there only where it is not the default, so that older code reads it too
             conv=conv, time=time, attention=attention if any(attention) else None, middle=middle,
-            downsample=downsample, upsample=upsample, self_condition=self_condition,
+            downsample=downsample, upsample=upsample, self_condition=self_condition, learn_variance=learn_variance,
         )  # fmt: skip
         defaults = UNet.__init__.__kwdefaults__
         self.arguments |= {name: value for name, value in choices.items() if value != defaults[name]}
-        self.channels, self.patch, self.num_classes, self.self_condition = channels, patch, num_classes, self_condition
+        self.channels, self.patch, self.num_classes = channels, patch, num_classes
+        self.self_condition, self.learn_variance = self_condition, learn_variance
         self.divisor = patch * 2 ** (len(widths) - 1)  # image sides must be multiples of this
 
         first, last = widths[0], widths[-1]
@@ -127,7 +131,7 @@ class UNet(nn.Module):
                 self.up.append(upsampling(upsample, width))
 
         self.norm = nn.GroupNorm(GROUPS, first)
-        self.out = nn.Conv2d(first, channels * patch**2, 3, padding=1)
+        self.out = nn.Conv2d(first, (1 + learn_variance) * channels * patch**2, 3, padding=1)
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
 
@@ -138,7 +142,7 @@ class UNet(nn.Module):
         t:       (B,) integers in 1…T
         y:       (B,) labels, or None
         x_self:  (B, C, H, W) an earlier estimate of x_0, read within [-1, 1]; None means zeros
-        returns  (B, C, H, W)
+        returns  (B, C, H, W), or (B, 2C, H, W) with learn_variance
         """
         self._check(x, t, y, x_self)
         emb = sinusoidal_embedding(t, self.time[0].in_features).to(self.time[0].weight.dtype)

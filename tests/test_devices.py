@@ -81,7 +81,7 @@ def test_the_fake_gpu_objects_to_what_a_real_one_would_suffer_from():
             x + torch.randn(4, device="cpu")
 
 
-@pytest.mark.parametrize("predicts, variance", [("noise", "small"), ("x0", "large"), ("v", "small")])
+@pytest.mark.parametrize("predicts, variance", [("noise", "small"), ("x0", "large"), ("v", "small"), ("v", "learned")])
 @pytest.mark.parametrize("blocks", [{}, OTHER_BLOCKS], ids=["plain", "other"])
 def test_everything_stays_on_the_gpu(predicts, variance, blocks):
     """Forward process, posterior, terms of the bound; batches, networks, losses, averages and samplers."""
@@ -100,7 +100,8 @@ def test_everything_stays_on_the_gpu(predicts, variance, blocks):
             with pytest.raises(ValueError, match="t is on cpu but the data is on cuda"):
                 use(schedule, x0, t=elsewhere)
 
-        net, images = unet(dropout=0.1, **blocks), torch.zeros(10, 1, 8, 8, dtype=torch.uint8)
+        learned = variance == "learned"
+        net, images = unet(dropout=0.1, learn_variance=learned, **blocks), torch.zeros(10, 1, 8, 8, dtype=torch.uint8)
         for rows in itertools.islice(Batches(10, 4, "cuda", None), 3):
             assert_there(rows, to_unit_range(images[rows]))
         for kind, labels in itertools.product(("l2", "l1", "huber"), (None, y)):

@@ -19,7 +19,8 @@ LAYERS = [
     "exercises",
     "plots",
     "training",
-    *("equations", "losses", "bound", "guidance", "solvers", "samplers", "metrics", "classifier", "toy", "data"),
+    *("equations", "weighting", "variances", "losses", "bound", "guidance", "solvers", "samplers"),
+    *("metrics", "classifier", "toy", "data"),
     *("unet", "blocks", "diffusion", "schedules", "times"),
     *("nets", "pictures", "parquet", "folders", "files", "colab", "pixels", "modes", "arguments"),
 ]

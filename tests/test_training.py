@@ -585,6 +585,18 @@ def test_the_command_line_trains_and_saves(tmp_path):
     assert about["command"] == "python " + " ".join(command) and about["images_shape"] == [20, 1, 16, 16]
     assert about["steps"] == 6 and math.isfinite(about["loss"]) and about["seconds"] >= 0
     assert net.num_classes == 2 and gaussian.predicts == "v" and gaussian.schedule.T == 1000
+    assert gaussian.variance == "small" and not net.learn_variance
+
+
+@pytest.mark.parametrize("variance", ["small", "large", "learned"])
+def test_the_command_line_builds_a_network_that_fits_its_variance(tmp_path, monkeypatch, variance):
+    images = torch.zeros(8, 1, 8, 8, dtype=torch.uint8)
+    monkeypatch.setattr(__main__, "load_images", lambda *_, **__: (images, None))
+    options = ["--steps", "2", "--batch-size", "4", "--widths", "8", "--variance", variance]
+    monkeypatch.setattr(sys, "argv", ["training", *options, "--out", str(tmp_path / "model")])
+    __main__.main()
+    net, gaussian, _ = load_checkpoint(tmp_path / "model", "cpu")
+    assert gaussian.variance == variance and net.learn_variance == (variance == "learned")
 
 
 IMPOSSIBLE = [

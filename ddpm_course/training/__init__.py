@@ -9,4 +9,4 @@ from .checkpoints import load_checkpoint, load_pretrained, save_checkpoint
 from .devices import best_device
 from .loop import train
 from .plan import learning_rate
-from .step import EMA, Run
+from .run import EMA, Run

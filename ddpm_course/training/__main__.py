@@ -20,12 +20,12 @@ import torch
 
 from .. import schedules
 from ..data import load_images
-from ..diffusion import GaussianDiffusion
+from ..diffusion import VARIANCES, GaussianDiffusion
 from ..unet import UNet
 from .checkpoints import save_checkpoint, weights_file
 from .devices import Team
 from .loop import train
-from .step import Run
+from .run import Run
 
 
 def main() -> None:
@@ -43,6 +43,7 @@ def main() -> None:
     parser.add_argument("--schedule", choices=["linear", "quadratic", "sigmoid", "cosine"], default="cosine")
     parser.add_argument("--T", type=int, default=1000)
     parser.add_argument("--predicts", choices=["noise", "x0", "v"], default="v")
+    parser.add_argument("--variance", choices=VARIANCES, default="small", help="of a reverse step")
     parser.add_argument("--kind", choices=["l2", "l1", "huber"], default="l2", help="of the loss")
     parser.add_argument("--batch-size", type=int, default=64, help="of all processes together")
     parser.add_argument("--lr", type=float, default=4e-3)
@@ -76,9 +77,10 @@ def main() -> None:
         torch.manual_seed(args.seed)
         net = UNet(
             images.shape[1], args.widths, blocks=args.blocks, patch=args.patch, dropout=args.dropout,
-            num_classes=classes,
+            num_classes=classes, learn_variance=args.variance == "learned",
         )  # fmt: skip
-        diffusion = GaussianDiffusion(getattr(schedules, f"{args.schedule}_schedule")(args.T), args.predicts)
+        schedule = getattr(schedules, f"{args.schedule}_schedule")(args.T)
+        diffusion = GaussianDiffusion(schedule, args.predicts, args.variance)
         run = train(
             net, diffusion, images, labels if classes else None, minutes=args.minutes, steps=args.steps,
             batch_size=args.batch_size, lr=args.lr, ema_decay=args.ema, t_uniform=args.t_uniform, kind=args.kind,

@@ -57,7 +57,8 @@ def load_checkpoint(path: str | Path, device: torch.device | str | None = None) 
             about = json.loads(file.metadata()["about"])
             _reject_claims(about["network"], {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()})  # noqa: SIM118
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dictionary
-        diffusion = GaussianDiffusion(Schedule(tensors.pop("betas")), about["predicts"], about["variance"])
+        schedule = Schedule(tensors.pop("betas"), zero_snr=True)
+        diffusion = GaussianDiffusion(schedule, about["predicts"], about["variance"])
         net = UNet(**about["network"])
         net.load_state_dict(tensors)
     except (ValueError, LookupError, TypeError, RuntimeError, OSError, SafetensorError) as e:

@@ -3,7 +3,6 @@
 `step` is what happens in one step, `plan` how many there are, and `state` what survives when they are interrupted.
 """
 
-import hashlib
 import math
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
@@ -17,15 +16,17 @@ from ..arguments import as_labels, as_tensor, number, whole
 from ..diffusion import GaussianDiffusion
 from ..modes import fast_mode
 from ..pixels import as_images
+from ..weighting import as_weighting
 from .batches import Stream
 from .devices import Team
 from .plan import Budget, learning_rate
-from .state import Keeper, digest, unbroken
-from .step import Run, Training
+from .run import Run
+from .state import Keeper, description, digest, unbroken
+from .step import Training
 
 FAST_STEPS = 6
 # what states of older trainings had, and do not mention
-NEWER = dict(accumulate=1, weight_decay=0.01, clip=1.0, t_uniform=0.0)
+NEWER = dict(accumulate=1, weight_decay=0.01, clip=1.0, t_uniform=0.0, t_importance=False, weighting="none")
 
 
 def train(
@@ -44,8 +45,10 @@ def train(
     ema_decay: float = 0.995,
     t_around: tuple[float, float] | None = (-0.6, 1.0),
     t_uniform: float = 0.0,
+    t_importance: bool = False,
     label_dropout: float = 0.1,
     kind: str = "l2",
+    weighting: Tensor | None = None,
     seed: int = 0,
     device: torch.device | str | None = None,
     compile: bool = False,
@@ -74,7 +77,9 @@ def train(
     ema_decay:      of the moving average of the weights, in [0, 1], see `EMA`
     t_around:       where most t are drawn, see `Schedule.sample_t`; None for uniform ones, as in the paper
     t_uniform:      the share that is drawn uniformly all the same; bits per dimension need the smallest t (lesson 08)
+    t_importance:   draw t where losses were large instead, and weight them less (lesson 12): see `ImportanceSampler`
     kind:           of the loss, see `diffusion_loss`
+    weighting:      (T+1,) what the loss at each t is multiplied with: see weighting.py, or make your own (lesson 12)
     seed:           of data order, dropped labels, t and noise; not of dropout, nor of the weights net starts with
     device:         where to train; `best_device()` by default
     compile:        train through torch.compile: the first step takes a minute, the others less; for long runs on a GPU
@@ -126,14 +131,15 @@ def train(
         raise ValueError(f"a batch of {batch_size} is too small for {parts}: each needs two images of it")
     settings = dict(
         batch_size=batch_size, accumulate=accumulate, lr=lr, weight_decay=weight_decay, clip=clip, ema_decay=ema_decay,
-        t_around=t_around, t_uniform=t_uniform, label_dropout=label_dropout, kind=kind, seed=seed,
+        t_around=t_around, t_uniform=t_uniform, t_importance=bool(t_importance), label_dropout=label_dropout, kind=kind,
+        weighting=None if weighting is None else as_weighting(weighting, diffusion.schedule.T), seed=seed,
     )  # fmt: skip
     about = {}
     if checkpoint is not None:
         about = settings | dict(
-            network=_description(net), images=type(images).__name__ if streamed else digest(images),
-            labels=digest(labels), predicts=diffusion.predicts, variance=diffusion.variance,
-            betas=digest(diffusion.schedule.beta), minutes=minutes, steps=steps,
+            network=description(net), images=type(images).__name__ if streamed else digest(images),
+            labels=digest(labels), weighting=digest(settings["weighting"]), predicts=diffusion.predicts,
+            variance=diffusion.variance, betas=digest(diffusion.schedule.beta), minutes=minutes, steps=steps,
         )  # fmt: skip
         about = {name: value for name, value in about.items() if name not in NEWER or value != NEWER[name]}
     keeper = Keeper(checkpoint, about, save_minutes, team)
@@ -244,10 +250,3 @@ def _data(net: nn.Module, images: Any, labels: Tensor | None) -> tuple[Tensor | 
             raise ValueError("labels were given, but the network has no classes: build it with num_classes=...")
         labels = as_labels("labels", labels, len(images), classes)
     return as_images("images", images), labels
-
-
-def _description(net: nn.Module) -> str:
-    """What tells a network from others, whatever its weights: its class, its size, and a digest of its make."""
-    shapes = {name: (tuple(value.shape), str(value.dtype)) for name, value in net.state_dict().items()}
-    make = hashlib.sha256(repr((getattr(net, "arguments", None), shapes)).encode()).hexdigest()
-    return f"{type(net).__name__} of {sum(p.numel() for p in net.parameters()):,} weights, {make[:12]}"

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..files import remove_partials, written_beside
 from .devices import Team
@@ -205,3 +205,10 @@ def digest(tensor: Tensor | None) -> str:
         return "none"
     values = tensor.detach().cpu().contiguous()
     return f"{' x '.join(map(str, values.shape))}, {hashlib.sha256(values.numpy()).hexdigest()[:12]}"
+
+
+def description(net: nn.Module) -> str:
+    """What tells a network from others, whatever its weights: its class, its size, and a digest of its make."""
+    shapes = {name: (tuple(value.shape), str(value.dtype)) for name, value in net.state_dict().items()}
+    make = hashlib.sha256(repr((getattr(net, "arguments", None), shapes)).encode()).hexdigest()
+    return f"{type(net).__name__} of {sum(p.numel() for p in net.parameters()):,} weights, {make[:12]}"

@@ -3,93 +3,21 @@
 `loop` goes around it. Nothing in a step makes the host wait for the device.
 """
 
-import copy
 import math
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
 
-from ..arguments import number
 from ..diffusion import GaussianDiffusion
 from ..losses import diffusion_loss
 from ..nets import MixedPrecision, data_dtype
 from ..pixels import in_unit_range
 from .batches import Batches, Stream
 from .devices import Team, even_slices, mixed_precision
+from .importance import ImportanceSampler
 from .optimizer import Muon
-
-
-class EMA:
-    """An exponential moving average of a network's weights: the weights to sample with.
-
-    decay: the average's memory, about 1 / (1 - decay) steps; 0.9999 in Ho et al. (2020), section 4. The
-           n-th update uses min(decay, (1 + n) / (10 + n)), so that the random weights of the start are soon forgotten.
-
-    The average of weights in half precision is kept in float32: a hundredth of a change would be rounded away.
-    """
-
-    def __init__(self, net: nn.Module, decay: float = 0.995):
-        self.decay = number("decay", decay, 0, 1)
-        self.net = copy.deepcopy(net).eval().requires_grad_(False)
-        if any(p.dtype in (torch.bfloat16, torch.float16) for p in net.parameters()):
-            self.net.float()
-        self.updates = 0
-
-    @torch.no_grad()
-    def update(self, net: nn.Module) -> None:
-        """Move the average towards net's weights; call it after the optimizer's step."""
-        self.updates += 1
-        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        ours = list(self.net.parameters())
-        theirs = [theirs.to(mine.dtype) for mine, theirs in zip(ours, net.parameters(), strict=True)]
-        torch._foreach_lerp_(ours, theirs, 1 - decay)
-        for ours, theirs in zip(self.net.buffers(), net.buffers(), strict=True):
-            ours.copy_(theirs)
-
-    def state_dict(self) -> dict:
-        return dict(net=self.net.state_dict(), updates=self.updates)
-
-    def load_state_dict(self, state: dict) -> None:
-        self.net.load_state_dict(state["net"])
-        self.updates = state["updates"]
-
-
-@dataclass
-class Run:
-    """A training, while it goes on and afterwards. `ema.net` is the network to sample with."""
-
-    net: nn.Module
-    ema: EMA
-    steps: int | None = None  # planned; None while the speed is being measured
-    step: int = 0  # done
-    seconds: float = 0.0  # spent in training steps
-    losses: list[tuple[int, float]] = field(default_factory=list)  # (step, mean loss since the entry before)
-    unread: list[Tensor] = field(default_factory=list, repr=False)  # on the device: to read one is to wait for it
-    skipped: int | Tensor = 0  # steps that changed nothing, as float16 overflowed in them; a number at every report
-
-    @contextmanager
-    def timed(self) -> Iterator[None]:
-        """Count what happens in this `with` as time spent in training steps."""
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds += time.perf_counter() - start
-
-    def state_dict(self) -> dict:
-        record = ("steps", "step", "seconds", "losses", "unread", "skipped")
-        return {name: getattr(self, name) for name in record}
-
-    def load_state_dict(self, state: dict) -> None:
-        self.steps, self.step, self.seconds = state["steps"], state["step"], state["seconds"]
-        self.losses = list(state["losses"])  # a list of its own: another attempt may start from the same state
-        device = next(self.net.parameters()).device
-        self.unread = [loss.to(device) for loss in state["unread"]]
-        self.skipped = state.get("skipped", 0)  # older states have none
+from .run import EMA, Run
 
 
 class Training:
@@ -112,8 +40,10 @@ class Training:
         clip: float = 1.0,
         t_around: tuple[float, float] | None = None,
         t_uniform: float = 0.0,
+        t_importance: bool = False,
         label_dropout: float = 0.0,
         kind: str = "l2",
+        weighting: Tensor | None = None,
     ):
         self.diffusion, self.team, self.device, self.lr, self.seed = diffusion, team, team.device, lr, seed
         self.batch_size, self.label_dropout, self.kind = batch_size, label_dropout, kind
@@ -121,6 +51,7 @@ class Training:
         self.accumulate, self.clip = accumulate, clip
         self.net = net.to(self.device, memory_format=torch.channels_last).train()
         self.dtype = data_dtype(net) or torch.float32
+        self.weighting = {} if weighting is None else dict(weighting=weighting.to(self.dtype).to(self.device))
         self.generator = torch.Generator(self.device).manual_seed(seed)  # of data order, dropped labels, t and noise
         self.images = self.labels = None
         if isinstance(images, Stream):
@@ -142,8 +73,12 @@ class Training:
             self.no_sync = shared.no_sync  # gradients add up in each process; the next backward averages them
         self.mixed_net = MixedPrecision(shared, self.precision)  # to call; the weights, and their names, stay net's
         self.mixed_net.self_condition = getattr(net, "self_condition", False)  # a shared network does not tell
+        self.t_sampler = None
+        if t_importance:
+            self.t_sampler = ImportanceSampler(diffusion.schedule.T, t_uniform, self.device, self.dtype)
         self.run = run = Run(net, EMA(net, ema_decay))
         saved = dict(run=run, net=net, ema=run.ema, optimizer=self.optimizer, scaler=self.scaler, batches=self.batches)
+        saved |= {} if self.t_sampler is None else dict(t_sampler=self.t_sampler)
         self.saved = saved  # what a state consists of, besides the states of the generators
         self.weights = [*net.state_dict().values(), *self.run.ema.net.state_dict().values()]
         self.good_weights, self.good_step = [w.clone() for w in self.weights], 0  # where to go back to if they explode
@@ -162,20 +97,29 @@ class Training:
         if y is not None:
             drop = torch.rand(n, device=device, generator=generator)[share] < self.label_dropout
             y = torch.where(drop, self.net.num_classes, y)
-        t = self.diffusion.schedule.sample_t(n, **self.t_draws, device=device, generator=generator)[share]
+        if self.t_sampler is None:
+            t, weights = self.diffusion.schedule.sample_t(n, **self.t_draws, device=device, generator=generator), None
+        else:
+            t, weights = self.t_sampler.draw(n, generator)
+            weights = weights[share]
+        t = t[share]
         noise = torch.randn(n, *x.shape[1:], dtype=self.dtype, device=device, generator=generator)[share]
 
         self.optimizer.zero_grad()
-        batch_loss, parts = 0.0, even_slices(len(x), self.accumulate)
+        batch_loss, seen, parts = 0.0, [], even_slices(len(x), self.accumulate)
         for part in parts:
             with nullcontext() if part is parts[-1] else self.no_sync():
                 x0, labels = in_unit_range(x[part]).to(self.dtype), None if y is None else y[part]
-                given = dict(t=t[part], noise=noise[part])
+                given = dict(t=t[part], noise=noise[part], **self.weighting)
                 losses = diffusion_loss(self.mixed_net, self.diffusion, x0, labels, self.kind, **given)
+                seen.append(losses.detach())
+                losses = losses if weights is None else weights[part] * losses
                 # Sums over the batch's size, as parts and shares differ in theirs; the mean of all processes follows.
                 loss = losses.sum() / (n / self.team.size)
                 self.scaler.scale(loss).backward()
             batch_loss = batch_loss + loss.detach()
+        if self.t_sampler is not None:
+            self.t_sampler.update(t, torch.cat(seen), self.team)
         self._move(lr)
         self.run.unread.append(batch_loss)
         self.run.step += 1
