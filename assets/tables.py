@@ -277,7 +277,7 @@ def weak_network() -> UNet:
 
 
 class NoisyClassifier(nn.Module):
-    """A small classifier that is told t: two strided convolutions, each scaled and shifted by the code of t."""
+    """A small classifier that is told t: three strided convolutions, each scaled and shifted by the code of t."""
 
     def __init__(self):
         super().__init__()
