@@ -141,7 +141,7 @@ def spaced_times(T, steps, spacing):
     return [round(t) for t in times] + [0]
 
 
-CALLS, MOST_ERROR = 5, 0.1
+CALLS, MOST_ERROR = 5, 0.092
 LENGTHS = (1000, 500, 250)
 
 
@@ -209,9 +209,8 @@ def my_times(T):
     T:        number of steps that the schedule has
     returns   a list of six ints that fall from T to 0
     """
-    root = T**0.5
-    share = [1, 4 / 5, 3 / 5, 2 / 5, 1 / 5, 0]
-    return [round((part * root) ** 2) for part in share]
+    share = [1, 0.65, 0.4, 0.22, 0.09, 0]
+    return [round(part * T) for part in share]
 
 
 # ---- 9.4 and 9.5: second order

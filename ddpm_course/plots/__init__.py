@@ -17,7 +17,7 @@ from .lesson04 import ablations, attention_maps, codes_and_gram, maps, time_and_
 from .lesson05 import best_guesses, bits_against_std, losses_per_t, score_fields, trained_answers
 from .lesson06 import descent, on_one_scale, power_spectrum, spectra, variances, ways_down
 from .lesson08 import bias_curves, class_bars, gaussian_pairs, rate_and_distortion
-from .lesson09 import circle, two_slopes, visits
+from .lesson09 import circle, over_calls, two_slopes, visits
 from .lesson10 import accuracy_over_t, against_scale, gradient_maps
 from .lesson11 import against, clouds, field_and_walkers, paths_in_panels
 from .live import LiveTraining, curve_with_samples
