@@ -119,12 +119,16 @@ class Guided(nn.Module):
         if self.interval is not None:
             inside = (self.interval[0] <= t) & (t <= self.interval[1])
             scale = 1 + (scale - 1) * inside.to(x.dtype).reshape(-1, *[1] * (x.ndim - 1))
-        guided, channels = worse + scale * (better - worse), x.shape[1]
+        variance = None
+        if better.shape != x.shape:  # a learned variance follows the estimate: it is the better one's
+            better, variance = better.tensor_split([x.shape[1]], 1)
+            worse = worse[:, : x.shape[1]]
+        guided = worse + scale * (better - worse)
         if self.rescale:
-            wanted, spread = (said[:, :channels].flatten(1).std(1) for said in (better, guided))
+            wanted, spread = (said.flatten(1).std(1) for said in (better, guided))
             factor = 1 + self.rescale * (wanted / spread - 1)  # (B,)
             guided = factor.reshape(-1, *[1] * (x.ndim - 1)) * guided
-        return torch.cat([guided[:, :channels], better[:, channels:]], 1)  # a learned variance is the better one's
+        return guided if variance is None else torch.cat([guided, variance], 1)
 
 
 def _interval(interval: tuple[int, int]) -> tuple[int, int]:

@@ -45,7 +45,7 @@ def best_coefficients(
         raise ValueError(f"errors must have shape ({len(table)},), one for each t from 0, got {tuple(errors.shape)}")
     t = (table[:, None] > alpha_bar_t).sum(0)  # alpha_bar falls: as many entries are larger
     on_x0, on_xt, beta_tilde = posterior_coefficients(alpha_bar_t, alpha_bar_s)
-    return on_x0, on_xt, (beta_tilde + on_x0**2 * errors.double().cpu()[t]).sqrt()
+    return on_x0, on_xt, (beta_tilde + on_x0**2 * errors.cpu().double()[t]).sqrt()
 
 
 @torch.no_grad()
