@@ -244,7 +244,7 @@ def null_class_is_random(net, x, t, y):
 
 
 def brighter_at_large_t(net, x, t, y):
-    return net(x, t, y) - 0.25 * (t > 700).reshape(-1, 1, 1, 1)
+    return net(x, t, y) - 0.3 * (t > 300).reshape(-1, 1, 1, 1)
 
 
 def unrelated_codes(net, x, t, y):
@@ -337,7 +337,7 @@ MISTAKES = {
     "the sign turned": (around(lambda net, x, t, y: -net(x, t, y)), "what is predicted"),
     "half the output": (around(lambda net, x, t, y: net(x, t, y) / 2), "what is predicted"),
     "t backwards": (around(lambda net, x, t, y: net(x, 1001 - t, y)), "t it is told"),
-    "t a tenth": (around(lambda net, x, t, y: net(x, (t // 10).clamp(min=1), y)), "t it is told"),
+    "t a tenth": (around(lambda net, x, t, y: net(x, (t // 10).clamp(min=1), y)), "use of t"),
     "another schedule": (other_schedule, "t it is told"),
     "t counted from 0": (around(lambda net, x, t, y: net(x, t - 1, y)), "start of t"),
     "t one too late": (around(lambda net, x, t, y: net(x, (t + 1).clamp(max=1000), y)), "start of t"),
@@ -347,7 +347,12 @@ MISTAKES = {
     "says nothing": (around(lambda net, x, t, y: 0.01 * net(x, t, y)), "error by t"),
     "random weights": (fresh, "error by t"),
     "trained on other images": (
-        lambda: garments() | dict(images=garments()["images"].flip(2), labels=None), "error by t"),
+        lambda: garments() | dict(images=255 - garments()["images"], labels=None), "error by t"),
+    "labels never arrive": (around(lambda net, x, t, y: net(x, t, None)), "use of labels"),
+    "labels shuffled": (
+        relabelled(lambda y: y[torch.randperm(len(y), generator=torch.Generator().manual_seed(0))]), "right labels"),
+    "labels counted from 1": (relabelled(lambda y: (y + 1) % 10), "right labels"),
+    "labels never dropped": (around(null_class_is_random), "no label"),
     "brighter at large t": (around(brighter_at_large_t), "a short sampling"),
     # lesson 07: averages and losses
     "random weights in the average": (mixed_weights(0.3), "averaged weights"),

@@ -1,32 +1,12 @@
 """Probes of how well a network does its work: its error, its weights, what comes out of a short sampling (lesson 13)."""
 
-import torch
-from torch import Tensor
-
 from .conditions import ALONE, ANSWER, DROPOUT, EMBEDDING, NULL, ONE_OFF, RIGHT_Y, SMOOTH, TARGET, TOLD, USE_T, USE_Y
 from .conditions import PROBES as OF_CONDITIONS
 from .findings import Probe, UnjudgedError
 from .inputs import END, FIRST, ORDER, RANGE, TABLES
-from .patient import Patient
+from .patient import Patient, linear_error
 
 AVERAGE, ERROR, SAMPLING = "averaged weights", "error by t", "a short sampling"
-
-
-def power(patient: Patient) -> Tensor:
-    """The variance of the data along directions that a linear filter can use: Fourier's for pictures, or principal."""
-    x = patient.images[:2000].double()
-    x = x - x.mean(0)
-    if patient.pictures:
-        return torch.fft.fft2(x, norm="ortho").abs().square().mean(0).flatten()
-    x = x.flatten(1)
-    if x.shape[1] > 1024:
-        return x.square().mean(0)
-    return torch.linalg.eigvalsh(x.T.cov().reshape(x.shape[1], -1)).clamp(min=0)
-
-
-def linear_error(variances: Tensor, level: float) -> float:
-    """What Wiener's filter misses, on the same scale as `Patient.error`: var(x_0 | x_t) / (1 - alpha_bar)."""
-    return float((variances / (level * variances + 1 - level)).mean())
 
 
 def averaged(patient: Patient) -> tuple[str, str | None]:
@@ -46,7 +26,7 @@ def averaged(patient: Patient) -> tuple[str, str | None]:
 
 
 def error_by_t(patient: Patient) -> tuple[str, str | None]:
-    variances, worst = power(patient), (0.0, 0, 0.0, 0.0)
+    variances, worst = patient.power(), (0.0, 0, 0.0, 0.0)
     for t in patient.times:
         found = patient.error(t, patient.answer(t))
         linear = linear_error(variances, float(patient.schedule.alpha_bar[t]))

@@ -7,8 +7,8 @@ from ..metrics import nearest_neighbours
 from ..pixels import to_unit_range
 from .findings import Probe, UnjudgedError
 from .inputs import END, FIRST, RANGE, TABLES
-from .network import NETWORK, SAMPLING, SOUND_NET, linear_error, power
-from .patient import Patient
+from .network import NETWORK, SAMPLING, SOUND_NET
+from .patient import Patient, linear_error
 
 S_RANGE, S_NOISE, S_DETAIL, S_LEVEL, S_TINT, S_ALIKE, S_COPIES = (
     "range of the samples", "noise in the samples", "detail of the samples", "brightness of the samples",
@@ -184,7 +184,7 @@ def tail(losses: Tensor) -> float:
 
 def _over_t(patient: Patient, answered: bool) -> tuple[float, float, float]:
     """The mean squared error of the target over all t: of answering 0, of a linear filter, of this network."""
-    T, variances = patient.schedule.T, power(patient)
+    T, variances = patient.schedule.T, patient.power()
     times = sorted({max(1, round(T * (i + 0.5) / 10)) for i in range(10)})
     zero = linear = net = 0.0
     for t in times:

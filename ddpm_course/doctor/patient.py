@@ -119,9 +119,25 @@ class Patient:
             for buffer, value in zip(buffers, before, strict=True):
                 buffer.copy_(value)
 
+    def power(self) -> Tensor:
+        """The variance of the data along directions that a linear filter can use: Fourier's for pictures, or principal."""
+        x = self.images[:2000].double()
+        x = x - x.mean(0)
+        if self.pictures:
+            return torch.fft.fft2(x, norm="ortho").abs().square().mean(0).flatten()
+        x = x.flatten(1)
+        if x.shape[1] > 1024:
+            return x.square().mean(0)
+        return torch.linalg.eigvalsh(x.T.cov().reshape(x.shape[1], -1)).clamp(min=0)
+
     @property
     def pictures(self) -> bool:
         return self.images.ndim == 4 and min(self.images.shape[-2:]) >= 4
+
+
+def linear_error(variances: Tensor, level: float) -> float:
+    """What Wiener's filter misses, on the same scale as `Patient.error`: var(x_0 | x_t) / (1 - alpha_bar)."""
+    return float((variances / (level * variances + 1 - level)).mean())
 
 
 def other_labels(y: Tensor) -> Tensor:
