@@ -122,7 +122,11 @@ def test_nothing_that_is_given_is_changed():
     patient = patients.healthy()
     images, state = patient["images"].clone(), torch.get_rng_state()
     net = torch.nn.BatchNorm2d(1)
-    examine(patients.Around(patient["net"], lambda exact, x, t, y: exact(x, t, y) + 0 * net(x)), patient["diffusion"], images)
+    examine(
+        patients.Around(patient["net"], lambda exact, x, t, y: exact(x, t, y) + 0 * net(x)),
+        patient["diffusion"],
+        images,
+    )
     assert torch.equal(images, patient["images"]) and torch.equal(torch.get_rng_state(), state)
     inside = patients.Around(net, lambda norm, x, t, y: norm(x)).train()
     examine(inside, patient["diffusion"], images)

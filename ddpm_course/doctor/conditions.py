@@ -94,7 +94,7 @@ def target(patient: Patient) -> tuple[str, str | None]:
     """Does what it says look more like another quantity than like the one that diffusion.predicts names?"""
     predicts, far = patient.diffusion.predicts, {}
     for t in patient.times:
-        output, noise, x0 = patient.answer(t), patient.noise(t), patient.x0
+        output, noise, x0 = patient.answer(t, labels=patient.better_labels), patient.noise(t), patient.x0
         signal, sigma = patient.schedule.q_coefficients(t, x0)
         readings = {"noise": noise, "x0": x0, "v": signal * noise - sigma * x0}
         readings |= {f"-{name}": -value for name, value in readings.items()}
@@ -111,7 +111,7 @@ def target(patient: Patient) -> tuple[str, str | None]:
             f"The network was trained to say {best}, and is read as {predicts}: a sign is turned, or GaussianDiffusion("
             "predicts=...) differs between training and sampling."
         )
-    output = torch.cat([patient.answer(t) for t in patient.times])
+    output = torch.cat([patient.answer(t, labels=patient.better_labels) for t in patient.times])
     wanted = torch.cat([patient.target(t) for t in patient.times])
     factor = float((output * wanted).mean() / output.square().mean().clamp(min=1e-12))
     before, after = (float((wanted - k * output).square().mean()) for k in (1, factor))
@@ -125,8 +125,8 @@ def target(patient: Patient) -> tuple[str, str | None]:
 
 def gain_by_telling(patient: Patient) -> tuple[float, Tensor]:
     """What is left of the error when the network is told the best of the times, and which one that is at each."""
-    times = patient.times
-    table = torch.tensor([[patient.error(t, patient.answer(t, k, FEW), FEW) for k in times] for t in times])
+    times, labels = patient.times, patient.better_labels
+    table = torch.tensor([[patient.error(t, patient.answer(t, k, FEW, labels), FEW) for k in times] for t in times])
     right, best = table.diagonal(), table.min(1)
     return float((best.values.clamp(min=1e-9) / right.clamp(min=1e-9)).log().mean().exp()), best.indices
 
@@ -251,6 +251,8 @@ def use_of_labels(patient: Patient) -> tuple[str, str | None]:
     if patient.y is None:
         raise UnjudgedError("no labels were given")
     times = patient.times[-2:]
+    if float(patient.answer(times[0]).square().mean()) < 1e-4:
+        raise UnjudgedError("its answers are next to 0")
     change = max(apart(patient.answer(t), patient.answer(t, labels="others")) for t in times)
     value = f"with other labels the answer changes by {change:.1%}"
     if change < 0.005:
@@ -314,12 +316,12 @@ PROBES = (
           "lesson 05, 'Three targets'", target, (*HEARS, EMBEDDING, SMOOTH, ORDER)),
     Probe(TOLD, "the error at each noise level when told each other level's t", "least when told its own t",
           "lesson 03, 'T and β belong together'", told, (*HEARS, EMBEDDING, SMOOTH, TARGET, ORDER)),
-    Probe(ONE_OFF, "the shift of t that would fit its answers best, at small t", "within half a step of 0",
-          "lesson 06, 'Algorithm 2, line by line'", one_off, (*HEARS, EMBEDDING, SMOOTH, TARGET, TOLD, ORDER)),
     Probe(USE_Y, "right labels against others, where there is much noise", "different answers",
           "lesson 10, 'The null class'", use_of_labels, (*HEARS, TARGET, TOLD)),
     Probe(RIGHT_Y, "the error with right and with wrong labels", "less with the right ones",
           "lesson 10, 'The null class'", right_labels, (*HEARS, TARGET, TOLD, USE_Y)),
+    Probe(ONE_OFF, "the shift of t that would fit its answers best, at small t", "within half a step of 0",
+          "lesson 06, 'Algorithm 2, line by line'", one_off, (*HEARS, EMBEDDING, SMOOTH, TARGET, TOLD, RIGHT_Y, ORDER)),
     Probe(NULL, "the error without labels", "below that of a linear filter",
           "lesson 10, 'The null class'", no_label, (*HEARS, TARGET, TOLD, USE_Y, RIGHT_Y)),
 )  # fmt: skip

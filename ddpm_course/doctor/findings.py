@@ -129,7 +129,11 @@ class Examination:
                 for row in rows
             )
             body.append(f"<table><thead><tr>{head}</tr></thead><tbody>{cells}</tbody></table>")
-        for state, title in (("unknown", "Not judged"), ("waiting", "To be judged after the repair"), ("sound", "Sound")):
+        for state, title in (
+            ("unknown", "Not judged"),
+            ("waiting", "To be judged after the repair"),
+            ("sound", "Sound"),
+        ):
             items = "".join(f"<li>{html.escape(f'{f.name}: {f.value}')}</li>" for f in self._in_state(state))
             if items:
                 body.append(f"<details><summary>{title}</summary><ul>{items}</ul></details>")

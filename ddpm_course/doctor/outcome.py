@@ -77,7 +77,7 @@ def samples_noise(patient: Patient) -> tuple[str, str | None]:
     if noisy:
         return value, (
             "Noise is left: the last step added some, the loop ended before t = 0 (its last pair ends at alpha_bar_1, "
-            "not at 1), or each step adds variance in place of standard deviation."
+            "not at 1), or values outside 0…255 wrapped around because they weren't clamped before uint8."
         )
     return value, None
 
@@ -110,7 +110,9 @@ def samples_level(patient: Patient) -> tuple[str, str | None]:
     samples, images = made(patient), patient.images.float()
     std, means = float(images.std()), images.flatten(1).mean(1)
     shift, spread = float(samples.mean() - images.mean()) / std, float(samples.std()) / std
-    value = f"{float(samples.mean()):+.2f} ± {float(samples.std()):.2f}, the images {float(images.mean()):+.2f} ± {std:.2f}"
+    value = (
+        f"{float(samples.mean()):+.2f} ± {float(samples.std()):.2f}, the images {float(images.mean()):+.2f} ± {std:.2f}"
+    )
     if abs(shift) > 0.35 + 4 * float(means.std()) / std / len(samples) ** 0.5 or not 0.65 < spread < 1.35:
         return value, (
             "Too grey, too bright or too dark: the start was not N(0, I), alpha_bar_T leaves signal, the estimates were "
@@ -139,7 +141,7 @@ def samples_alike(patient: Patient) -> tuple[str, str | None]:
     if ratio < 0.45 or same > 0.02:
         return value, (
             "All alike: every item got the same x_T or noise (a generator seeded in the loop, noise of shape (1, ...)), "
-            "guidance is too strong, or the training set is tiny."
+            "no noise is added in the steps, guidance is too strong, or the training set is tiny."
         )
     return value, None
 
@@ -153,7 +155,10 @@ def samples_copies(patient: Patient) -> tuple[str, str | None]:
     share = float((near < 0.25 * usual).double().mean())
     value = f"{share:.0%} lie much nearer to a training image than training images lie to each other"
     if share > 0.2:
-        return value, "The network knows its training images by heart: too few of them for so many steps. Or these are no samples."
+        return (
+            value,
+            "The network knows its training images by heart: too few of them for so many steps. Or these are no samples.",
+        )
     return value, None
 
 

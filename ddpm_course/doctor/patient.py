@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -105,7 +106,9 @@ class Patient:
             n = min(SAMPLES if self.x0[0].numel() > 64 else 512, len(self.x0))
             x_T = torch.randn(n, *self.x0.shape[1:], generator=torch.Generator().manual_seed(0)).to(self.x0)
             steps = min(SAMPLING_STEPS, self.schedule.T)
-            self._steps = list(ddim_steps(self.net, self.diffusion, tuple(x_T.shape), steps, x_T=x_T, y=self.labels_of(n)))
+            self._steps = list(
+                ddim_steps(self.net, self.diffusion, tuple(x_T.shape), steps, x_T=x_T, y=self.labels_of(n))
+            )
         return self._steps
 
     @contextmanager
@@ -129,6 +132,18 @@ class Patient:
         if x.shape[1] > 1024:
             return x.square().mean(0)
         return torch.linalg.eigvalsh(x.T.cov().reshape(x.shape[1], -1)).clamp(min=0)
+
+    @cached_property
+    def better_labels(self) -> str:
+        """ "given", or "none" where the answers are better without: labels that are wrong must not spoil the rest."""
+        if self.y is None:
+            return "given"
+        t = self.time(0.2)
+        try:
+            errors = {labels: self.error(t, self.answer(t, labels=labels)) for labels in ("given", "none")}
+        except Exception:  # a network that needs labels
+            return "given"
+        return min(errors, key=errors.get)
 
     @property
     def pictures(self) -> bool:
