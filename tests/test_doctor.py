@@ -128,6 +128,7 @@ def test_nothing_that_is_given_is_changed():
         images,
     )
     assert torch.equal(images, patient["images"]) and torch.equal(torch.get_rng_state(), state)
+    net = torch.nn.BatchNorm2d(1)
     inside = patients.Around(net, lambda norm, x, t, y: norm(x)).train()
     examine(inside, patient["diffusion"], images)
     assert inside.training and net.num_batches_tracked == 0 and not net.running_mean.any()

@@ -1,7 +1,5 @@
 """Probes of what a model is made from: the data and the schedule. They need no network call (lesson 13)."""
 
-import torch
-
 from ..bound import prior_bits
 from .findings import Probe
 from .patient import Patient

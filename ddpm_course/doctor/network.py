@@ -1,4 +1,4 @@
-"""Probes of how well a network does its work: its error, its weights, what comes out of a short sampling (lesson 13)."""
+"""Probes of how well a network does its work: its error, its weights, a short sampling (lesson 13)."""
 
 from .conditions import ALONE, ANSWER, DROPOUT, EMBEDDING, NULL, ONE_OFF, RIGHT_Y, SMOOTH, TARGET, TOLD, USE_T, USE_Y
 from .conditions import PROBES as OF_CONDITIONS

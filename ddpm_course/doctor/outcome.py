@@ -48,7 +48,7 @@ def samples_range(patient: Patient) -> tuple[str, str | None]:
             return value, "The samples were turned into [0, 1] for showing: hand them in as the sampler made them."
     if outside > 0.02:
         return f"{value}; {outside:.0%} far outside", (
-            "x left the range of the data: x_0 was divided by alpha_bar or alpha in place of its root, a coefficient of "
+            "x left the data's range: x_0 was divided by alpha_bar or alpha in place of its root, a coefficient of "
             "the step is wrong, steps are taken in the wrong direction, or the loop stopped while there was much noise."
         )
     return value, None
@@ -115,7 +115,7 @@ def samples_level(patient: Patient) -> tuple[str, str | None]:
     )
     if abs(shift) > 0.35 + 4 * float(means.std()) / std / len(samples) ** 0.5 or not 0.65 < spread < 1.35:
         return value, (
-            "Too grey, too bright or too dark: the start was not N(0, I), alpha_bar_T leaves signal, the estimates were "
+            "Too grey, bright or dark: the start was not N(0, I), alpha_bar_T leaves signal, the estimates were "
             "scaled or not clipped, guidance is too strong, or [0, 1] was taken for [-1, 1]."
         )
     return value, None
@@ -140,7 +140,7 @@ def samples_alike(patient: Patient) -> tuple[str, str | None]:
     value = f"two of them are {ratio:.0%} as far apart as two images, {same:.0%} of the pairs are the same"
     if ratio < 0.45 or same > 0.02:
         return value, (
-            "All alike: every item got the same x_T or noise (a generator seeded in the loop, noise of shape (1, ...)), "
+            "All alike: every item got the same noise (a generator seeded in the loop, noise of shape (1, ...)), "
             "no noise is added in the steps, guidance is too strong, or the training set is tiny."
         )
     return value, None
@@ -157,7 +157,7 @@ def samples_copies(patient: Patient) -> tuple[str, str | None]:
     if share > 0.2:
         return (
             value,
-            "The network knows its training images by heart: too few of them for so many steps. Or these are no samples.",
+            "The network knows its training images by heart: too few for so many steps. Or these are no samples.",
         )
     return value, None
 

@@ -1,4 +1,4 @@
-"""A model under examination: a fixed batch of its data, and questions to its network that are asked once (lesson 13)."""
+"""A model under examination: a fixed batch of its data, and questions that are asked once (lesson 13)."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -123,7 +123,7 @@ class Patient:
                 buffer.copy_(value)
 
     def power(self) -> Tensor:
-        """The variance of the data along directions that a linear filter can use: Fourier's for pictures, or principal."""
+        """The variance of the data along a linear filter's directions: Fourier's for pictures, or principal."""
         x = self.images[:2000].double()
         x = x - x.mean(0)
         if self.pictures:
