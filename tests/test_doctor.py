@@ -14,9 +14,7 @@ from ddpm_course.doctor import examine
 from ddpm_course.samplers import ancestral_steps, ddim_steps, sample
 from ddpm_course.schedules import cosine_schedule, linear_schedule, quadratic_schedule, sigmoid_schedule
 from ddpm_course.toy import bimodal, oracle, ring
-from ddpm_course.training import train
 from ddpm_course.training.checkpoints import load_pretrained
-from ddpm_course.unet import UNet
 
 
 def names(examination):
@@ -63,19 +61,6 @@ def test_the_bundled_networks_are_healthy(name):
     examination = examine(net, diffusion, images, labels, samples=samples)
     assert not names(examination), examination.table()
     assert torch.equal(torch.get_rng_state(), before)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("predicts", ["v", "noise"])
-def test_a_network_of_a_minute_is_healthy(predicts):
-    images, labels = load_images("bundled", limit=4000)
-    small = torch.nn.functional.avg_pool2d(images.float(), 2).round().to(torch.uint8)
-    torch.manual_seed(0)
-    diffusion = GaussianDiffusion(cosine_schedule(), predicts)
-    net = UNet(widths=(16, 32), patch=1, num_classes=10, dropout=0.1)
-    run = train(net, diffusion, small, labels, steps=500, device="cpu")
-    examination = examine(run.ema.net, diffusion, small, labels, losses=run.losses, raw=run.net)
-    assert not names(examination), examination.table()
 
 
 def test_what_is_missing_is_said():
