@@ -18,6 +18,7 @@ LAYERS = [
     "checks",
     "exercises",
     "plots",
+    "doctor",
     "training",
     *("equations", "weighting", "variances", "losses", "bound", "guidance", "solvers", "samplers"),
     *("metrics", "classifier", "toy", "data"),
