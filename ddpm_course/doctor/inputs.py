@@ -116,7 +116,7 @@ def signal_at_T(patient: Patient) -> tuple[str, str | None]:
 
 PROBES = (
     Probe(RANGE, "the type, lowest and highest value of the images", "floats in [-1, 1], or uint8 0…255",
-          "lesson 01, 'From pixels to numbers'", data_range),
+          "lesson 01, 'To and from [−1, 1]'", data_range),
     Probe(TABLES, "alpha_bar against the product of 1 - beta, in float64", "alpha_bar_0 = 1, falling at every step",
           "lesson 02, 'The closed form'", tables),
     Probe(ORDER, "beta at both ends", "beta grows with t, or stays", "lesson 03", order, (TABLES,)),
