@@ -241,7 +241,7 @@ def _codes(patient: Patient, times: Tensor) -> Tensor:
     for one, other in zip(*seen, strict=False):
         if one.ndim == 2 and len(one) == len(times) and one.shape == other.shape:
             fixed = (one - other).abs().amax(0) < 1e-6
-            codes = one[:, fixed].double().cpu()
+            codes = one[:, fixed].cpu().double()
             if codes.shape[1] and float((codes - codes[:1]).abs().max()) > 0:
                 return codes
     raise UnjudgedError("no linear layer was found that is given a code of t")

@@ -38,7 +38,7 @@ def data_range(patient: Patient) -> tuple[str, str | None]:
         )
     if high <= 0.55 and low >= -0.55:
         return value, "The data is in [-0.5, 0.5]: half as wide as the sampler's range. Use x / 127.5 - 1."
-    outside = float((given.abs() > 1.1).double().mean())
+    outside = float((given.abs() > 1.1).float().mean())
     if outside > 0.005:
         return f"{value}, {outside:.0%} of it outside [-1, 1]", (
             "The data was standardised (x - mean) / std or not scaled at all. The sampler clips to [-1, 1] and cuts "

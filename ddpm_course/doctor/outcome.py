@@ -39,7 +39,7 @@ def samples_range(patient: Patient) -> tuple[str, str | None]:
             "one too far."
         )
     images = patient.images.float()
-    low, high, outside = float(samples.min()), float(samples.max()), float((samples.abs() > 1.3).double().mean())
+    low, high, outside = float(samples.min()), float(samples.max()), float((samples.abs() > 1.3).float().mean())
     value = f"from {low:.3g} to {high:.3g}, the images from {float(images.min()):.3g} to {float(images.max()):.3g}"
     if patient.samples.is_floating_point():
         if low >= 0 and high > 2.5:
@@ -136,7 +136,7 @@ def samples_alike(patient: Patient) -> tuple[str, str | None]:
     samples, images = made(patient), some_images(patient)
     a, b = torch.pdist(samples.flatten(1)), torch.pdist(images.flatten(1))
     ratio = float(a.mean() / b.mean().clamp(min=1e-9))
-    same = float((a < 0.02 * b.mean()).double().mean()) if samples[0].numel() > 16 else 0.0
+    same = float((a < 0.02 * b.mean()).float().mean()) if samples[0].numel() > 16 else 0.0
     value = f"two of them are {ratio:.0%} as far apart as two images, {same:.0%} of the pairs are the same"
     if ratio < 0.45 or same > 0.02:
         return value, (
@@ -152,7 +152,7 @@ def samples_copies(patient: Patient) -> tuple[str, str | None]:
         raise UnjudgedError("copies can't be told in so few numbers or among so few images")
     near = nearest_neighbours(samples.flatten(1), images.flatten(1))[0][:, 0]
     usual = nearest_neighbours(some_images(patient)[:128].flatten(1), images.flatten(1), 2)[0][:, 1].median()
-    share = float((near < 0.25 * usual).double().mean())
+    share = float((near < 0.25 * usual).float().mean())
     value = f"{share:.0%} lie much nearer to a training image than training images lie to each other"
     if share > 0.2:
         return (
