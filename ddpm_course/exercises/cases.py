@@ -66,6 +66,38 @@ def _step_case(betas: Betas, shape: tuple[int, ...], t: int | tuple[int, ...], s
     return Case(label, (betas, normal(shape, 2 * seed), value, normal(shape, 2 * seed + 1)), facts)
 
 
+# Steps from t to an earlier s, of one and of several, for ints and for batches of every shape.
+STRIDES = [
+    *((EIGHT, IMAGES, t, s) for t, s in ((6, 5), (6, 2), (8, 7), (1, 0), (4, 0))),
+    (EIGHT, IMAGES, (8, 2, 5), (7, 1, 4)),
+    (EIGHT, IMAGES, (8, 7, 4), (3, 2, 0)),
+    (EIGHT, (4, 1, 3, 4), (5, 2, 8, 3), (2, 1, 7, 1)),  # as many images as columns
+    (EIGHT, (4, 1, 4, 5), (3, 8, 2, 6), (1, 4, 1, 5)),  # as many images as rows
+    (EIGHT, (3, 3, 4, 5), (6, 3, 7), (5, 1, 2)),  # as many images as channels
+    (EIGHT, (4, 2), (7, 2, 6, 3), (6, 1, 2, 0)),
+    (EIGHT, (6,), 5, 2),
+    (FIVE, IMAGES, 4, 2),
+    (OTHER_EIGHT, IMAGES, 6, 2),
+    (TWELVE, (1, 3, 2, 2), (12,), (4,)),
+    (TWELVE, (2, 3), (11, 10), (0, 9)),
+]
+
+
+def stride(shape: tuple[int, ...], t: int | tuple[int, ...], s: int | tuple[int, ...]) -> tuple:
+    """Of a row of STRIDES: t and s with axes that broadcast to the data, as arguments, in a label, and its facts."""
+    many = not isinstance(t, int)
+    axes = (-1,) + (1,) * (len(shape) - 1)
+    given = [torch.tensor(r, device="cpu") for r in (t, s)]
+    rows, before = (r.reshape(axes if many else ()) for r in given)
+    facts = {
+        "where the batch has as many images as an image has columns": len(shape) == 4 and shape[0] == shape[3],
+        "where the batch has as many images as an image has channels": len(shape) == 4 and shape[0] == shape[1],
+        "for images": len(shape) == 4,
+    }
+    label = f"data {shape}, t = {list(t) if many else t}, s = {list(s) if many else s}"
+    return rows, before, given if many else [t, s], label, facts
+
+
 def on_gpu(case: Case) -> list[Case]:
     """The same case where this machine's GPU holds the data; nothing if it has none that answers."""
     device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else None

@@ -10,7 +10,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from .cases import EIGHT, FIVE, IMAGES, OTHER_EIGHT, TWELVE, normal, on_gpu, step_cases
+from .cases import EIGHT, FIVE, OTHER_EIGHT, STRIDES, TWELVE, normal, on_gpu, step_cases, stride
 from .records import Betas, Case, Seed
 from .written import exercise
 
@@ -128,34 +128,12 @@ def reverse_variance(schedule, t, s, kind="small"):
 
 
 def posterior_cases() -> list[Case]:
-    plan = [
-        *((EIGHT, IMAGES, t, s) for t, s in ((6, 5), (6, 2), (8, 7), (1, 0), (4, 0))),
-        (EIGHT, IMAGES, (8, 2, 5), (7, 1, 4)),
-        (EIGHT, IMAGES, (8, 7, 4), (3, 2, 0)),
-        (EIGHT, (4, 1, 3, 4), (5, 2, 8, 3), (2, 1, 7, 1)),  # as many images as columns
-        (EIGHT, (4, 1, 4, 5), (3, 8, 2, 6), (1, 4, 1, 5)),  # as many images as rows
-        (EIGHT, (3, 3, 4, 5), (6, 3, 7), (5, 1, 2)),  # as many images as channels
-        (EIGHT, (4, 2), (7, 2, 6, 3), (6, 1, 2, 0)),
-        (EIGHT, (6,), 5, 2),
-        (FIVE, IMAGES, 4, 2),
-        (OTHER_EIGHT, IMAGES, 6, 2),
-        (TWELVE, (1, 3, 2, 2), (12,), (4,)),
-        (TWELVE, (2, 3), (11, 10), (0, 9)),
-    ]
     cases = []
-    for i, (betas, shape, t, s) in enumerate(plan):
-        many = not isinstance(t, int)
-        axes = (-1,) + (1,) * (len(shape) - 1)
-        rows, before = (torch.tensor(r, device="cpu").reshape(axes if many else ()) for r in (t, s))
+    for i, (betas, shape, t, s) in enumerate(STRIDES):
+        rows, before, times, label, about = stride(shape, t, s)
         for kind in ("small", "large") if i else ("small", "large", None):
-            facts = step_facts(betas, rows, before, kind) | {
-                "where the batch has as many images as an image has columns": len(shape) == 4 and shape[0] == shape[3],
-                "where the batch has as many images as an image has channels": len(shape) == 4 and shape[0] == shape[1],
-                "for images": len(shape) == 4,
-            }
-            label = f"data {shape}, t = {list(t) if many else t}, s = {list(s) if many else s}"
+            facts = step_facts(betas, rows, before, kind) | about
             x0, xt, z = (normal(shape, 300 + 3 * i + j) for j in range(3))
-            times = (torch.tensor(t, device="cpu"), torch.tensor(s, device="cpu")) if many else (t, s)
             said = f', kind "{kind}"' if kind else ", kind not given"
             cases.append(Case(label + said, (betas, x0, xt, *times, z, *([kind] if kind else [])), facts))
     return cases + on_gpu(cases[0])
