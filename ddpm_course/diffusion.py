@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .nets import halves
 from .schedules import Schedule, check_t
 
 PREDICTS = ("noise", "x0", "v")
@@ -124,7 +125,7 @@ class GaussianDiffusion:
 
         raises ValueError for an output of any other shape
         """
-        output, _ = _halves(output, xt)
+        output, _ = halves(output, xt)
         signal, sigma = self.schedule.q_coefficients(t, xt)
         if self.predicts == "noise":
             return (xt - sigma * output) / signal, output
@@ -142,7 +143,7 @@ class GaussianDiffusion:
         output:  (B, 2C, ...) of a network with learn_variance
         raises   ValueError if it has another shape
         """
-        _, half = _halves(output, xt)
+        _, half = halves(output, xt)
         if half is None:
             raise ValueError(
                 f"a learned variance needs an output of twice the channels of {tuple(xt.shape)}: "
@@ -154,18 +155,6 @@ class GaussianDiffusion:
         low, high = _multiplier(small.log(), xt), _multiplier(large.log(), xt)
         fraction = (half + 1) / 2
         return fraction * high + (1 - fraction) * low
-
-
-def _halves(output: Tensor, xt: Tensor) -> tuple[Tensor, Tensor | None]:
-    """What an output says about x_0, and what it says about the variance, or None."""
-    if output.shape == xt.shape:
-        return output, None
-    if xt.ndim < 2 or output.shape != (len(xt), 2 * xt.shape[1], *xt.shape[2:]):
-        raise ValueError(
-            f"an output must have the shape of xt, {tuple(xt.shape)}, or twice its channels; got {tuple(output.shape)}"
-        )
-    estimate, half = output.chunk(2, 1)
-    return estimate, half
 
 
 def _alpha_bar(schedule: Schedule, t: Tensor | int, like: Tensor, name: str) -> Tensor:

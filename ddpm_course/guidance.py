@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from .arguments import as_tensor, number, whole
 from .diffusion import GaussianDiffusion, q_sample
-from .nets import call
+from .nets import call, halves
 from .samplers import Step, ancestral_coefficients, ancestral_steps, walk
 from .schedules import check_float
 from .times import falling_times, spaced_timesteps
@@ -70,7 +70,8 @@ class ClassifierGuided(nn.Module):
         signal, sigma = self.diffusion.schedule.q_coefficients(t, x)
         x0 = x0.detach() + self.scale * sigma**2 / signal * gradient
         guided = self.diffusion.target(x0, noise.detach() - self.scale * sigma * gradient, t)
-        return torch.cat([guided, output.detach()[:, x.shape[1] :]], 1)  # and a learned variance as it is
+        _, variance = halves(output.detach(), x)
+        return guided if variance is None else torch.cat([guided, variance], 1)
 
 
 def _reject_no_likelihood(log_p: Any, n: int) -> None:

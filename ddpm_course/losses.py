@@ -10,7 +10,7 @@ from torch import Tensor
 # Lessons 05 and 08 call these, but for term_of_output, by the name of this module.
 from .bound import bits_per_dim, discretised_log_likelihood, gaussian_kl, prior_bits, term_of_output, variational_term  # noqa: F401
 from .diffusion import GaussianDiffusion, q_sample
-from .nets import call
+from .nets import call, halves
 from .schedules import check_float
 
 BOUND_SHARE = 0.001  # lambda of L_simple + lambda L_vlb, where L_vlb is the sum over all t, in bits per dimension
@@ -55,7 +55,7 @@ def diffusion_loss(
     learned, target = diffusion.variance == "learned", diffusion.target(x0, noise, t)
     _reject_other_shape(output, x0, learned)
     output = output.to(target.dtype)
-    estimate = output[:, : x0.shape[1]]
+    estimate, _ = halves(output, x0)
     losses = DISTANCES[kind](estimate, target, reduction="none").flatten(1).mean(1)
     if weighting is not None:
         losses = weighting.to(losses)[t] * losses

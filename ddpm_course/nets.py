@@ -43,6 +43,20 @@ def _dtype_of(net: Callable[..., Tensor]) -> torch.dtype | None:
     return next((p.dtype for p in parameters if p.is_floating_point()), None)
 
 
+def halves(output: Tensor, xt: Tensor) -> tuple[Tensor, Tensor | None]:
+    """What an output says about x_0, and what its second half, if it has one, says about the variance (lesson 12).
+
+    raises ValueError unless the output has the shape of xt, or twice its channels
+    """
+    if output.shape == xt.shape:
+        return output, None
+    if xt.ndim < 2 or output.shape != (len(xt), 2 * xt.shape[1], *xt.shape[2:]):
+        raise ValueError(
+            f"an output must have the shape of xt, {tuple(xt.shape)}, or twice its channels; got {tuple(output.shape)}"
+        )
+    return output.chunk(2, 1)
+
+
 @contextmanager
 def evaluating(net: Callable[..., Tensor]) -> Iterator[None]:
     """Dropout off while this lasts; afterwards every module of `net` is in the mode it was in before."""
@@ -119,16 +133,13 @@ class Guided(nn.Module):
         if self.interval is not None:
             inside = (self.interval[0] <= t) & (t <= self.interval[1])
             scale = 1 + (scale - 1) * inside.to(x.dtype).reshape(-1, *[1] * (x.ndim - 1))
-        variance = None
-        if better.shape != x.shape:  # a learned variance follows the estimate: it is the better one's
-            better, variance = better.tensor_split([x.shape[1]], 1)
-            worse = worse[:, : x.shape[1]]
+        (better, variance), (worse, _) = halves(better, x), halves(worse, x)
         guided = worse + scale * (better - worse)
         if self.rescale:
             wanted, spread = (said.flatten(1).std(1) for said in (better, guided))
             factor = 1 + self.rescale * (wanted / spread - 1)  # (B,)
             guided = factor.reshape(-1, *[1] * (x.ndim - 1)) * guided
-        return guided if variance is None else torch.cat([guided, variance], 1)
+        return guided if variance is None else torch.cat([guided, variance], 1)  # the better one's, as it is
 
 
 def _interval(interval: tuple[int, int]) -> tuple[int, int]:

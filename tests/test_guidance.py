@@ -496,3 +496,13 @@ ROWS = [
 def test_what_does_not_fit_is_named(call, complaint):
     with pytest.raises(ValueError, match=complaint):
         call()
+
+
+def test_data_without_channels_is_guided_too():
+    """(B,) numbers: nothing looks for a second half of the channels there."""
+    diffusion, x, t = GaussianDiffusion(cosine_schedule(10), "x0"), torch.ones(3), torch.tensor([3, 4, 5])
+    guide = ClassifierGuided(lambda x, t, y=None: 0 * x, diffusion, lambda x, t, y: -(x**2))
+    signal, sigma = diffusion.schedule.q_coefficients(t, x)
+    assert (guide(x, t) + 2 * sigma**2 / signal).abs().max() < 1e-6
+    weaker = Guided(lambda x, t, y=None: 2 * x, 1.5, weak=lambda x, t, y=None: x)
+    assert torch.equal(weaker(x, t), 2.5 * x)
