@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from ddpm_course.classroom.editions import ROOT, lessons, read
-from ddpm_course.doctor.examination import PROBES
+from ddpm_course.doctor import PROBES
 
 sys.path.append(str(ROOT / "assets"))
 
