@@ -181,10 +181,10 @@ class Small(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.time, self.point = nn.Linear(64, 128), nn.Linear(2, 128)
-        self.label = nn.Embedding(self.num_classes + 1, 128)
+        self.time, self.point = nn.Linear(64, 64), nn.Linear(2, 64)
+        self.label = nn.Embedding(self.num_classes + 1, 64)
         self.inside = nn.Sequential(
-            nn.SiLU(), nn.Linear(128, 128), nn.SiLU(), nn.Linear(128, 128), nn.SiLU(), nn.Linear(128, 2)
+            nn.SiLU(), nn.Linear(64, 64), nn.SiLU(), nn.Linear(64, 64), nn.SiLU(), nn.Linear(64, 2)
         )
 
     def forward(self, x, t, y=None):

@@ -17,7 +17,9 @@ from ddpm_course.schedules import cosine_schedule
 from ddpm_course.toy import Mixture, oracle
 
 sys.path.insert(0, str(Path(__file__).parent / "benchmarks"))
-bench, *PEERS = map(importlib.import_module, ("bench", "peer_annotated", "peer_diffusers", "peer_smalldiffusion"))
+bench, doctor, *PEERS = map(
+    importlib.import_module, ("bench", "doctor", "peer_annotated", "peer_diffusers", "peer_smalldiffusion")
+)
 ANNOTATED, DIFFUSERS, SMALLDIFFUSION = PEERS
 
 
@@ -87,3 +89,26 @@ def test_stored_results_are_those_of_the_pages():
     assert re.findall(r"^\| .+ minutes.* \| ([\d.]+) \|$", readme, flags=re.MULTILINE) == distances
     assert bench.markdown({"curve": curve}) in assets
     assert all(table in beside for table in bench.markdown(stored).split("\n\n"))
+
+
+def test_the_doctor_names_nothing_on_healthy_networks_of_others_and_finds_what_is_wrong():
+    """As it was recorded; the page shows the same."""
+    stored = doctor.read()
+    for entry in stored.values():
+        assert entry["healthy"] == [], entry["name"]
+        for mistake, named in entry["mistakes"].items():  # it may say that it can't judge whether t is one off
+            assert len(named) <= 2 and (named or "start of t" in entry["unjudged"] and "counts" in mistake), mistake
+    assert doctor.markdown(stored) in (editions.ROOT / "tests" / "benchmarks" / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("peer", ["annotated", "diffusers", "smalldiffusion"])
+def test_small_relatives_of_the_peers_keep_the_shape_and_tell_times_apart(peer):
+    torch.manual_seed(0)
+    net = importlib.import_module(f"peer_{peer}").build(cosine_schedule(1000), **doctor.WIDTHS[peer])
+    for parameter in net.parameters():  # some begin with zeros at the end
+        nn.init.normal_(parameter, std=0.05)
+    x, t = torch.randn(3, 1, doctor.SIZE, doctor.SIZE), torch.tensor([1, 500, 1000])
+    told = doctor.Told(net, 1, 1000)
+    with torch.no_grad():
+        assert net(x, t).shape == x.shape
+        assert torch.equal(told(x, t), net(x, torch.tensor([2, 501, 1000]))) and not torch.equal(told(x, t), net(x, t))

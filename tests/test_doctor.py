@@ -57,10 +57,10 @@ def test_a_small_trained_network_is_healthy():
     assert not names(examination), examination.table()
 
 
-@pytest.mark.parametrize("name", ["bundled", pytest.param("emoji", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", ["bundled", "learned", pytest.param("emoji", marks=pytest.mark.slow)])
 def test_the_bundled_networks_are_healthy(name):
-    net, diffusion, _ = load_pretrained("cpu", name)
-    images, labels = patients.load(name)
+    net, diffusion, about = load_pretrained("cpu", name)
+    images, labels = patients.load(about["data"])
     steps = ancestral_steps(net, diffusion, (32, *images.shape[1:]), 20, y=labels[:32], generator=seeded())
     samples = sample(steps, progress=False)
     before = torch.get_rng_state()
