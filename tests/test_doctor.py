@@ -7,13 +7,17 @@ import patients
 import pytest
 import torch
 from core import seeded
+from torchvision.transforms.functional import resize
 
+from ddpm_course.data import ASSETS, load_images
 from ddpm_course.diffusion import GaussianDiffusion
 from ddpm_course.doctor import PROBES, admit, ask, examine
 from ddpm_course.samplers import ancestral_steps, ddim_steps, sample
 from ddpm_course.schedules import cosine_schedule, linear_schedule, quadratic_schedule, sigmoid_schedule
 from ddpm_course.toy import bimodal, oracle, ring
-from ddpm_course.training.checkpoints import load_pretrained
+from ddpm_course.training.checkpoints import load_checkpoint, load_pretrained
+
+CLINIC = ASSETS / "patients" / "healthy.safetensors"  # trained for a minute, on 16 x 16 pixels, with T = 100
 
 
 def names(examination):
@@ -55,6 +59,16 @@ def test_a_small_trained_network_is_healthy():
     made = ddim_steps(model["net"], model["diffusion"], (200, 2), 50, y=model["labels"][:200], generator=seeded())
     examination = examine(**model, samples=sample(made, progress=False))
     assert not names(examination), examination.table()
+
+
+@pytest.mark.skipif(not CLINIC.exists(), reason="the networks of lesson 13 are not there yet")
+@pytest.mark.parametrize("later, state", [(0, "sound"), (1, "suspicious"), (-1, "suspicious")])
+def test_a_network_of_a_minute_is_seen_to_be_told_t_one_off(later, state):
+    net, diffusion, _ = load_checkpoint(CLINIC, "cpu")
+    images, labels = (x[:600] for x in load_images(split="test"))
+    images = resize(images, [16, 16], antialias=True)
+    told = patients.Around(net.float(), lambda net, x, t, y: net(x, (t + later).clamp(1, diffusion.schedule.T), y))
+    assert ask(admit(told, diffusion, images, labels), "start of t").state == state
 
 
 @pytest.mark.parametrize("name", ["bundled", "learned", pytest.param("emoji", marks=pytest.mark.slow)])
