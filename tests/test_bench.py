@@ -104,7 +104,7 @@ def test_the_doctor_names_nothing_on_healthy_networks_of_others_and_finds_what_i
 @pytest.mark.parametrize("peer", ["annotated", "diffusers", "smalldiffusion"])
 def test_small_relatives_of_the_peers_keep_the_shape_and_tell_times_apart(peer):
     torch.manual_seed(0)
-    net = importlib.import_module(f"peer_{peer}").build(cosine_schedule(1000), **doctor.WIDTHS[peer])
+    net = importlib.import_module(f"peer_{peer}").build(cosine_schedule(1000), **doctor.WIDTHS[peer]).eval()
     for parameter in net.parameters():  # some begin with zeros at the end
         nn.init.normal_(parameter, std=0.05)
     x, t = torch.randn(3, 1, doctor.SIZE, doctor.SIZE), torch.tensor([1, 500, 1000])
