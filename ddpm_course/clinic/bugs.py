@@ -53,8 +53,8 @@ class Listing(dict):
         return f"<table><tbody>{rows}</tbody></table>"
 
 
-def read(text: str) -> tuple[dict[str, tuple[str, dict[str, tuple[str, str]]]], dict[str, Bug]]:
-    """What can be seen, by the name of what is looked at: its subject, and by word what it would do and does; the bugs."""
+def read(text: str) -> tuple[dict[str, tuple[str, dict]], dict[str, Bug]]:
+    """What is looked at, by its name: what it is called, and for each word what it would do and what it does; the bugs."""
     views, bugs = {}, {}
     for block in re.split(r"\n\s*\n", re.sub(r"^#.*\n?", "", text, flags=re.MULTILINE).strip()):
         head, *lines = block.split("\n")

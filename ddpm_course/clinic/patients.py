@@ -1,4 +1,4 @@
-"""The ten patients: what each of them has, what it shows, and what happens to it once its code is repaired (lesson 13)."""
+"""The ten patients: what each of them has, what it shows, and what it does once its code is repaired (lesson 13)."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -48,7 +48,11 @@ class Card:
         return tuple(dict.fromkeys(probe for bug in self.bugs for probe in ALL[bug].finds))
 
 
-CARDS = {
+CARDS = {  # 0 is the one that the lesson treats itself
+    0: Card(
+        "The loss looks fine, but there is no black in my samples.",
+        "draw", ("clipped_to_0_1",), ("clipped to [0, 1]",), path=("range of the data", "a short sampling"),
+    ),
     1: Card(
         "The loss is as low as in the tutorial, but all my samples are pale.",
         "prepare_pixels", ("unrepaired",), ("pixels in [0, 1]",), network="pixels", path=("range of the data",),
@@ -63,7 +67,8 @@ CARDS = {
     ),
     4: Card(
         "Training went well. What comes out is grey.",
-        "ancestral_move", ("unrepaired",), ("all steps for one",), path=("a short sampling", "brightness of the samples"),
+        "ancestral_move", ("unrepaired",), ("all steps for one",),
+        path=("a short sampling", "brightness of the samples"),
     ),
     5: Card(
         "The loss has hardly moved during the last half of the training. Is it stuck?",
@@ -75,7 +80,8 @@ CARDS = {
     ),
     7: Card(
         "It has begun to draw something. I suppose that I have to train it longer?",
-        "average_keeps", ("unrepaired",), ("no warm-up of the average",), network="unwarmed", path=("averaged weights",),
+        "average_keeps", ("unrepaired",), ("no warm-up of the average",), network="unwarmed",
+        path=("averaged weights",),
     ),
     8: Card(
         "With my old sampler the same network was fine. This one is faster, and worse.",

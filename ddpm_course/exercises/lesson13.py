@@ -4,7 +4,6 @@ Together they are the patients' code: `ddpm_course.clinic` trains and samples wi
 change that the catalogue knows. What goes wrong in them is in lesson13.mistakes.
 """
 
-import math
 from itertools import pairwise
 
 import torch
