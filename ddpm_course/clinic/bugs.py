@@ -54,7 +54,7 @@ class Listing(dict):
 
 
 def read(text: str) -> tuple[dict[str, tuple[str, dict]], dict[str, Bug]]:
-    """What is looked at, by its name: what it is called, and for each word what it would do and what it does; the bugs."""
+    """What is looked at, by its name: what it is called, and for each word what it would do and does; and the bugs."""
     views, bugs = {}, {}
     for block in re.split(r"\n\s*\n", re.sub(r"^#.*\n?", "", text, flags=re.MULTILINE).strip()):
         head, *lines = block.split("\n")

@@ -90,7 +90,7 @@ CARDS = {  # 0 is the one that the lesson treats itself
     ),
     9: Card(
         "I wrote the sampler myself, and I have already mended one bug in it.",
-        "draw", ("told_s", "same_noise_for_all"), ("told the wrong t", "the same noise for all"),
+        "draw", ("stops_early", "same_noise_for_all"), ("the loop ends early", "the same noise for all"),
         path=("variety of the samples", "noise in the samples"),
     ),
     10: Card(
