@@ -19,7 +19,8 @@ from ddpm_course.training.batches import Batches
 from ddpm_course.training.optimizer import Muon
 
 HERE = Path(__file__).parent
-STEPS, BATCH, PEAK, HALF_LIFE = 1500, 32, 4e-3, 138
+BATCH, PEAK, HALF_LIFE = 32, 4e-3, 138
+STEPS = {"healthy": 1500, "pixels": 1500, "target": 300, "chain": 800, "mixing": 800}
 POINTS = 50  # of the stored curve of losses
 NETWORKS = {  # a network: the function that is wrong in its training, and how
     "healthy": None,
@@ -31,6 +32,7 @@ NETWORKS = {  # a network: the function that is wrong in its training, and how
 
 
 def train(name: str, out: Path) -> None:
+    steps = STEPS[name]
     parts = dict(FUNCTIONS)
     if wrong := NETWORKS[name]:
         place, mistake = wrong
@@ -44,19 +46,19 @@ def train(name: str, out: Path) -> None:
     optimizer, batches = Muon(net, PEAK), Batches(len(images), BATCH, "cpu", generator)
     average, unwarmed = ([p.detach().clone() for p in net.parameters()] for _ in range(2))
     losses, start = [], time.perf_counter()
-    for n in range(STEPS):
+    for n in range(steps):
         rows = next(batches)
         y = torch.where(torch.rand(BATCH, generator=generator) < 0.1, 10, labels[rows])
         x0 = parts["prepare_pixels"](images[rows])
         t = schedule.sample_t(BATCH, generator=generator)
         noise = torch.randn(x0.shape, generator=generator)
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(n, STEPS, PEAK)
+            group["lr"] = learning_rate(n, steps, PEAK)
         losses.append(float(parts["train_once"](lambda x, t, y=y: net(x, t, y), schedule, optimizer, x0, t, noise)))
         with torch.no_grad():
             now = list(net.parameters())
             torch._foreach_lerp_(average, now, 1 - FUNCTIONS["average_keeps"](n + 1, HALF_LIFE))
-            torch._foreach_lerp_(unwarmed, now, 1 - 0.5 ** (1 / 6931))
+            torch._foreach_lerp_(unwarmed, now, 1 - 0.5 ** (1 / 693))
         if n % 100 == 99:
             print(
                 f"{name}: step {n + 1}, loss {sum(losses[-100:]) / 100:.3f}, {time.perf_counter() - start:.0f} s",
@@ -65,7 +67,7 @@ def train(name: str, out: Path) -> None:
     x0, times = parts["prepare_pixels"](images[-400:]), [max(1, round(T * (i + 0.5) / 20)) for i in range(20)]
     about = dict(
         command=f"python assets/patients.py {name}",
-        steps=STEPS,
+        steps=steps,
         losses=[round(sum(piece) / len(piece), 4) for piece in split(losses, POINTS)],
         times=times,
         by_t=[round(x, 4) for x in loss_by_t(parts["train_once"], net, schedule, x0, labels[-400:], times)],

@@ -19,6 +19,7 @@ from ..times import spaced_timesteps
 from ..unet import UNet
 
 SIZE, T, STEPS = 16, 100, 25
+ETA = 0.5  # of DDIM: with none the small network draws badly
 FUNCTIONS = {name: f for name, f in vars(lesson13).items() if hasattr(f, "exercise")}
 FUNCTIONS = {name: f for name, f in FUNCTIONS.items() if f.__module__ == lesson13.__name__}
 
@@ -105,7 +106,8 @@ def make_samples(
             told = torch.full((len(x),), t)
             signal, sigma = schedule.q_coefficients(t, x)
             x0 = ((x - sigma * ask(x, told)) / signal).clamp(-1, 1)
-            x = parts["ddim_move"](schedule, x0, x, t, s, torch.zeros_like(x))
+            z = torch.randn(shape, generator=generator)
+        x = parts["ddim_move"](schedule, x0, x, t, s, z, ETA)
     return x
 
 

@@ -85,8 +85,8 @@ CARDS = {  # 0 is the one that the lesson treats itself
     ),
     8: Card(
         "With my old sampler the same network was fine. This one is faster, and worse.",
-        "ddim_move", ("unrepaired",), ("a wrong share of the old noise",), sampler="DDIM",
-        path=("a short sampling", "noise in the samples"),
+        "ddim_move", ("unrepaired",), ("a root missing in DDIM",), sampler="DDIM",
+        path=("a short sampling", "brightness of the samples"),
     ),
     9: Card(
         "I wrote the sampler myself, and I have already mended one bug in it.",
