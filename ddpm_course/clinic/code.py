@@ -107,7 +107,7 @@ def make_samples(
             signal, sigma = schedule.q_coefficients(t, x)
             x0 = ((x - sigma * ask(x, told)) / signal).clamp(-1, 1)
             z = torch.randn(shape, generator=generator)
-        x = parts["ddim_move"](schedule, x0, x, t, s, z, ETA)
+            x = parts["ddim_move"](schedule, x0, x, t, s, z, ETA)
     return x
 
 

@@ -68,7 +68,7 @@ CARDS = {  # 0 is the one that the lesson treats itself
     4: Card(
         "Training went well. What comes out is grey.",
         "ancestral_move", ("unrepaired",), ("all steps for one",),
-        path=("a short sampling", "brightness of the samples"),
+        path=("a short sampling",),
     ),
     5: Card(
         "The loss has hardly moved during the last half of the training. Is it stuck?",
@@ -92,6 +92,7 @@ CARDS = {  # 0 is the one that the lesson treats itself
         "I wrote the sampler myself, and I have already mended one bug in it.",
         "draw", ("stops_early", "same_noise_for_all"), ("the loop ends early", "the same noise for all"),
         path=("variety of the samples", "noise in the samples"),
+        seen={"grid": "both", "loss": "usual", "by t": "usual", "pixels": "spread"},
     ),
     10: Card(
         "The samples look as if somebody had turned the contrast up.",
