@@ -7,6 +7,7 @@ scikit-image for the photograph.
     python assets/make.py photo                                            the photograph, into assets/
     python assets/make.py half CHECKPOINT                                  its weights in 16 bits, into assets/
     python assets/make.py strip                                            the README's picture, from the checkpoint
+    python assets/make.py wall                                             the page of lesson 13, from its notebook
 
 IDX_FOLDER holds the four .gz files: Debian's package `dataset-fashion-mnist` puts them into
 /usr/share/datasets/fashion-mnist. FONT is NotoColorEmoji.ttf (Debian's `fonts-noto-color-emoji`, in
@@ -165,9 +166,15 @@ def strip(out: Path) -> None:
     Image.fromarray((grid * 255).round().byte().numpy(), "LA").save(out / "strip.png", optimize=True)
 
 
+def wall(out: Path) -> None:
+    import wall
+
+    wall.draw(wall.table(), out / "bug_clinic.pdf")
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Make the bundled data again.")
-    parser.add_argument("what", choices=["fashion_mnist", "emoji", "photo", "half", "strip"])
+    parser.add_argument("what", choices=["fashion_mnist", "emoji", "photo", "half", "strip", "wall"])
     parser.add_argument("sources", type=Path, nargs="*")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--all", action="store_true")
@@ -179,4 +186,4 @@ if __name__ == "__main__":
     elif args.what == "emoji":
         emoji(*args.sources, args.out or HERE / "emoji")
     else:
-        {"photo": photo, "half": half, "strip": strip}[args.what](*args.sources, args.out or HERE)
+        {"photo": photo, "half": half, "strip": strip, "wall": wall}[args.what](*args.sources, args.out or HERE)

@@ -13,12 +13,15 @@ from torch import nn
 
 from ddpm_course.data import load_images
 from ddpm_course.diffusion import GaussianDiffusion
+from ddpm_course.losses import diffusion_loss
 from ddpm_course.pixels import to_unit_range
 from ddpm_course.schedules import Schedule, cosine_schedule, linear_schedule
+from ddpm_course.toy import ring
+from ddpm_course.training import EMA
 from ddpm_course.training.checkpoints import load_pretrained
-from ddpm_course.unet import UNet
 
 STD = 0.06
+load = functools.cache(load_images)
 
 
 class Exact(nn.Module):
@@ -54,7 +57,7 @@ class Exact(nn.Module):
 @functools.cache
 def healthy(predicts="v", maker=cosine_schedule, T=1000, colour=False):
     """What `examine` takes: garments of 14 x 14 in ten classes, in orange where they are in colour."""
-    images, labels = load_images("bundled")
+    images, labels = load("bundled")
     rows = torch.cat([(labels == k).nonzero().flatten()[:6] for k in range(10)])
     means = 0.85 * nn.functional.avg_pool2d(to_unit_range(images[rows]), 2)  # room for the noise within [-1, 1]
     if colour:
@@ -165,16 +168,63 @@ def trained(change):
 
 @functools.cache
 def garments():
-    """The bundled network, for mistakes inside a network."""
+    """The bundled network."""
     net, diffusion, _ = load_pretrained("cpu")
-    images, labels = load_images("bundled")
+    images, labels = load("bundled")
     return dict(net=net, diffusion=diffusion, images=images[:3000], labels=labels[:3000])
 
 
-class Coded(nn.Module):
-    """The bundled network with other codes of t going into its first layer."""
+class Small(nn.Module):
+    """A network for points in the plane, which learns its task in seconds."""
 
-    num_classes = 10
+    num_classes = 8
+
+    def __init__(self):
+        super().__init__()
+        self.time, self.point = nn.Linear(64, 128), nn.Linear(2, 128)
+        self.label = nn.Embedding(self.num_classes + 1, 128)
+        self.inside = nn.Sequential(
+            nn.SiLU(), nn.Linear(128, 128), nn.SiLU(), nn.Linear(128, 128), nn.SiLU(), nn.Linear(128, 2)
+        )
+
+    def forward(self, x, t, y=None):
+        y = torch.full_like(t, self.num_classes) if y is None else y
+        return self.inside(self.point(x) + self.time(sines(t, 64)) + self.label(y))
+
+
+@functools.cache
+def small(steps=800):
+    """The small network trained on a ring of eight blobs. `net` has averaged weights; `unwarmed` an average with a
+    memory of 10,000 steps from the first one on."""
+    torch.manual_seed(0)
+    net, diffusion, mixture = Small(), GaussianDiffusion(cosine_schedule(1000), "v"), ring()
+    points = mixture.sample(4000)
+    labels = torch.cdist(points, mixture.means).argmin(1)
+    optimizer, average, unwarmed = torch.optim.Adam(net.parameters()), EMA(net, 0.99), copy.deepcopy(net)
+    losses = []
+    for step in range(steps):
+        optimizer.param_groups[0]["lr"] = 4e-3 * (1 - step / steps)
+        rows = torch.randint(len(points), (256,))
+        y = torch.where(torch.rand(256) < 0.1, net.num_classes, labels[rows])
+        loss = diffusion_loss(net, diffusion, points[rows], y).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        average.update(net)
+        with torch.no_grad():
+            for ours, new in zip(unwarmed.parameters(), net.parameters(), strict=True):
+                ours.lerp_(new, 1e-4)
+        losses.append(loss.item())
+    model = dict(
+        net=average.net.eval(), diffusion=diffusion, images=points, labels=labels, losses=losses, raw=net.eval()
+    )
+    return model, unwarmed.eval()
+
+
+class Coded(nn.Module):
+    """The small network with other codes of t going into its first layer."""
+
+    num_classes = 8
 
     def __init__(self, net, code):
         super().__init__()
@@ -188,11 +238,11 @@ class Coded(nn.Module):
 
 
 def coded(code):
-    return lambda: garments() | dict(net=Coded(garments()["net"], code))
+    return lambda: small()[0] | dict(net=Coded(small()[0]["net"], code))
 
 
-def sines(t, width, longest=10_000.0):
-    angle = t[:, None].float() * longest ** (-torch.arange(width // 2) / (width // 2))
+def sines(t, width):
+    angle = t[:, None].float() * 10_000.0 ** (-torch.arange(width // 2) / (width // 2))
     return torch.cat([angle.sin(), angle.cos()], 1)
 
 
@@ -203,24 +253,9 @@ def over_rows(t, width):
     return table[t]
 
 
-def mixed_weights(share):
-    """An average of weights that still holds this share of random ones, beside the raw network."""
-
-    def patient():
-        model = garments()
-        torch.manual_seed(0)
-        average, fresh = copy.deepcopy(model["net"]), UNet(**model["net"].arguments)
-        with torch.no_grad():
-            for ours, theirs in zip(average.parameters(), fresh.parameters(), strict=True):
-                ours.lerp_(theirs, share)
-        return model | dict(net=average, raw=model["net"])
-
-    return patient
-
-
 def fresh():
-    torch.manual_seed(0)
-    return garments() | dict(net=UNet(**garments()["net"].arguments).eval())
+    torch.manual_seed(1)
+    return small()[0] | dict(net=Small().eval(), raw=None, labels=None, losses=None)
 
 
 def with_dropout(net, x, t, y):
@@ -256,6 +291,18 @@ def other_schedule():
 
 def relabelled(change):
     return lambda: healthy() | dict(labels=change(healthy()["labels"]))
+
+
+def drifting(*error):
+    """Pictures of independent pixels, whose network is a multiple of x, with a small error for each channel at every t."""
+
+    def v(_, x, t, y):
+        level = cosine_schedule(1000).alpha_bar[t].reshape(-1, 1, 1, 1)
+        multiple = (level * (1 - level)).sqrt() * (1 - 0.3**2) / (level * 0.3**2 + 1 - level)
+        return (multiple * x + torch.tensor(error)[:, None, None]).float()
+
+    images = 0.3 * torch.randn(800, len(error), 8, 8, generator=torch.Generator().manual_seed(0))
+    return lambda: dict(net=Around(None, v), diffusion=GaussianDiffusion(cosine_schedule(1000), "v"), images=images)
 
 
 def jump(losses):
@@ -337,15 +384,18 @@ MISTAKES = {
     "says nothing": (around(lambda net, x, t, y: 0.01 * net(x, t, y)), "error by t"),
     "random weights": (fresh, "error by t"),
     "trained on other images": (
-        lambda: garments() | dict(images=255 - garments()["images"], labels=None), "error by t"),
+        lambda: small()[0] | dict(images=0.5 * small()[0]["images"] + 0.3, labels=None), "error by t"),
     "labels never arrive": (around(lambda net, x, t, y: net(x, t, None)), "use of labels"),
     "labels shuffled": (
         relabelled(lambda y: y[torch.randperm(len(y), generator=torch.Generator().manual_seed(0))]), "right labels"),
     "labels counted from 1": (relabelled(lambda y: (y + 1) % 10), "right labels"),
     "labels never dropped": (around(null_class_is_random), "no label"),
+    # lesson 06: where sampling goes, although every answer that is looked at is right or nearly so
     "one t is NaN": (around(lambda net, x, t, y: net(x, t, y) * torch.where(t == 150, math.nan, 1.0)[:, None, None, None]), "a short sampling"),
+    "a little too bright at every t": (drifting(-0.2), "a short sampling"),
+    "a little too red at every t": (drifting(-0.25, 0.0, 0.25), "a short sampling"),
     # lesson 07: averages and losses
-    "random weights in the average": (mixed_weights(0.3), "averaged weights"),
+    "random weights in the average": (lambda: small()[0] | dict(net=small()[1]), "averaged weights"),
     "a loss that is NaN": (trained(broken_at(200, math.nan)), "losses"),
     "a negative loss": (trained(lambda x: -x), "losses"),
     "a sum for the mean": (trained(lambda x: x * 196), "level of the loss"),
@@ -368,5 +418,5 @@ MISTAKES = {
     "samples of NaN": (sampled(broken_at(90, math.nan)), "range of the samples"),
     "blurred": (sampled(lambda x: nn.functional.avg_pool2d(x, 5, 1, 2, count_include_pad=False)), "detail of the samples"),
     "colours the other way round": (sampled(lambda x: x.flip(1), colour=True), "tint of the samples"),
-    "training images for samples": (lambda: garments() | dict(samples=garments()["images"][:40]), "copies of training images"),
+    "training images for samples": (lambda: healthy() | dict(samples=healthy()["images"][:40]), "copies of training images"),
 }  # fmt: skip

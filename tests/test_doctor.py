@@ -8,9 +8,8 @@ import pytest
 import torch
 from core import seeded
 
-from ddpm_course.data import load_images
 from ddpm_course.diffusion import GaussianDiffusion
-from ddpm_course.doctor import examine
+from ddpm_course.doctor import PROBES, admit, ask, examine
 from ddpm_course.samplers import ancestral_steps, ddim_steps, sample
 from ddpm_course.schedules import cosine_schedule, linear_schedule, quadratic_schedule, sigmoid_schedule
 from ddpm_course.toy import bimodal, oracle, ring
@@ -51,10 +50,17 @@ def test_an_oracle_is_healthy(mixture, diffusion, seed):
     assert not names(examination), examination.table()
 
 
+def test_a_small_trained_network_is_healthy():
+    model, _ = patients.small()
+    made = ddim_steps(model["net"], model["diffusion"], (200, 2), 50, y=model["labels"][:200], generator=seeded())
+    examination = examine(**model, samples=sample(made, progress=False))
+    assert not names(examination), examination.table()
+
+
 @pytest.mark.parametrize("name", ["bundled", pytest.param("emoji", marks=pytest.mark.slow)])
 def test_the_bundled_networks_are_healthy(name):
     net, diffusion, _ = load_pretrained("cpu", name)
-    images, labels = load_images(name)
+    images, labels = patients.load(name)
     steps = ancestral_steps(net, diffusion, (32, *images.shape[1:]), 20, y=labels[:32], generator=seeded())
     samples = sample(steps, progress=False)
     before = torch.get_rng_state()
@@ -87,6 +93,18 @@ def test_a_finding_prints_measure_value_meaning_and_lesson():
     assert max(map(len, str(examination).splitlines())) <= 100
     with pytest.raises(KeyError, match="there is no probe 'fever'"):
         examination["fever"]
+
+
+def test_one_probe_alone_finds_what_it_finds_in_an_examination():
+    patient, probe = patients.MISTAKES["t backwards"]
+    examination = examine(**patient())
+    admitted = admit(**patient())
+    for name in (probe, "range of the data", "losses"):
+        assert ask(admitted, name) == examination[name]
+    assert examination["a short sampling"].state == "waiting" != ask(admitted, "a short sampling").state
+    with pytest.raises(KeyError, match="there is no probe 'fever'; there are: range of the data, "):
+        ask(admitted, "fever")
+    assert len({probe.name for probe in PROBES}) == len(PROBES) > 30
 
 
 @pytest.mark.parametrize("change, words", [

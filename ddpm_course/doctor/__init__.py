@@ -4,10 +4,12 @@
     examine(net, diffusion, images, labels)
 
 For a checkpoint of this course: python -m ddpm_course.doctor CHECKPOINT. The probes are in `inputs` (data and
-schedule), `network` and `outcome` (samples and losses); `patient` asks the network, `findings` prints.
+schedule), `network` (its answers), `times`, `labels`, `samples` and `losses`; `examination` has their order, `patient`
+asks the network, `findings` prints.
 """
 
-from .examination import examine
+from .examination import PROBES, admit, ask, examine
 from .findings import Examination, Finding, Probe
+from .patient import Patient
 
-__all__ = ["Examination", "Finding", "Probe", "examine"]
+__all__ = ["PROBES", "Examination", "Finding", "Patient", "Probe", "admit", "ask", "examine"]

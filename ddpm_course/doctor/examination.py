@@ -1,4 +1,4 @@
-"""The examination: every probe in turn, and what waits for another one's repair (lesson 13)."""
+"""The examination: every probe in turn, and which of them wait for another one's repair (lesson 13)."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,13 +9,70 @@ from torch import Tensor
 from ..arguments import as_labels, as_tensor
 from ..diffusion import GaussianDiffusion
 from ..pixels import to_unit_range
-from .findings import Examination, Finding, Probe, UnjudgedError
-from .inputs import PROBES as OF_INPUTS
-from .network import PROBES as OF_NETWORK
-from .outcome import PROBES as OF_OUTCOME
+from .findings import Examination, Finding, Probe, named
+from .inputs import data_range, first_step, order, signal_at_T, tables
+from .labels import no_label, right_labels, use_of_labels
+from .losses import losses_finite, losses_fit, losses_jumps, losses_level
+from .network import alone, answer, averaged, error_by_t, target, twice
 from .patient import Patient
+from .samples import (
+    samples_alike,
+    samples_copies,
+    samples_detail,
+    samples_level,
+    samples_noise,
+    samples_range,
+    samples_tint,
+    sampling,
+)
+from .times import embedding, one_off, smooth, told, use_of_t
 
-PROBES: tuple[Probe, ...] = (*OF_INPUTS, *OF_NETWORK, *OF_OUTCOME)
+DATA = (data_range, tables)
+CALLED = (*DATA, answer)
+HEARD = (*CALLED, alone, use_of_t)  # t arrives
+CODED = (*HEARD, embedding, smooth, order)
+TOLD = (*CODED, target, told)  # it is told what it was in training
+LABELLED = (*TOLD, use_of_labels, right_labels)
+LEARNT = (*LABELLED, one_off, averaged)
+MADE = (*TOLD, twice, no_label, error_by_t, averaged, sampling, first_step)
+IN_RANGE = (*MADE, samples_range)
+CLEAR = (*IN_RANGE, samples_noise, samples_alike)
+
+# A probe, and those that explain what it finds if they find something: until that is repaired, it waits.
+WAITS: dict[Probe, tuple[Probe, ...]] = {
+    data_range: (),
+    tables: (),
+    order: (tables,),
+    first_step: (tables, order),
+    signal_at_T: DATA,
+    answer: DATA,
+    twice: CALLED,
+    alone: (*CALLED, twice),
+    embedding: CALLED,
+    use_of_t: (*CALLED, embedding),
+    smooth: (*HEARD, embedding),
+    target: CODED,
+    told: (*CODED, target),
+    use_of_labels: TOLD,
+    right_labels: (*TOLD, use_of_labels),
+    one_off: (*TOLD, right_labels),
+    no_label: LABELLED,
+    averaged: TOLD,
+    error_by_t: LEARNT,
+    sampling: (*LEARNT, error_by_t, first_step, signal_at_T),
+    samples_range: MADE,
+    samples_noise: IN_RANGE,
+    samples_alike: IN_RANGE,
+    samples_level: (*CLEAR, signal_at_T),
+    samples_tint: (*IN_RANGE, samples_alike),
+    samples_detail: (*CLEAR, samples_level),
+    samples_copies: (*IN_RANGE, samples_noise),
+    losses_finite: (),
+    losses_jumps: (losses_finite,),
+    losses_level: (*DATA, losses_finite, losses_jumps),
+    losses_fit: (*TOLD, losses_finite, losses_jumps, losses_level),
+}
+PROBES = tuple(WAITS)
 
 
 def examine(
@@ -42,27 +99,34 @@ def examine(
 
     It takes about a hundred calls of the network on a small batch, and draws only from generators of its own.
     """
-    patient = _admitted(net, diffusion, images, labels, samples, losses, raw)
-    findings: dict[str, Finding] = {}
-    with torch.random.fork_rng(devices=[]), torch.no_grad():  # dropout draws from the global generator
-        for probe in PROBES:
-            cause = next((name for name in probe.after if findings[name].state == "suspicious"), None)
-            findings[probe.name] = _looked(probe, patient, cause)
+    patient = admit(net, diffusion, images, labels, samples, losses, raw=raw)
+    findings: dict[Probe, Finding] = {}
+    for probe, others in WAITS.items():
+        cause = next((other.name for other in others if findings[other].state == "suspicious"), None)
+        waits = Finding(probe, "waiting", f"to be judged once this is repaired: {cause}")
+        findings[probe] = ask(patient, probe.name) if cause is None else waits
     return Examination(tuple(findings.values()))
 
 
-def _looked(probe: Probe, patient: Patient, cause: str | None) -> Finding:
-    if cause is not None:
-        return Finding(probe, "waiting", f"to be judged once this is repaired: {cause}")
-    try:
-        value, means = probe.look(patient)
-    except UnjudgedError as missing:
-        return Finding(probe, "unknown", str(missing))
-    return Finding(probe, "sound" if means is None else "suspicious", value, means or "")
+def ask(patient: Patient, name: str) -> Finding:
+    """What the probe of that name finds, whatever others would find. KeyError, with the names there are, if there is
+    none."""
+    probe = named(name, PROBES)
+    with torch.random.fork_rng(devices=[]), torch.no_grad():  # dropout draws from the global generator
+        return probe.ask(patient)
 
 
-def _admitted(net, diffusion, images, labels, samples, losses, raw) -> Patient:
-    """Everything checked at the door."""
+def admit(
+    net: Callable[..., Tensor],
+    diffusion: GaussianDiffusion,
+    images: Any,
+    labels: Any = None,
+    samples: Any = None,
+    losses: Any = None,
+    *,
+    raw: Callable[..., Tensor] | None = None,
+) -> Patient:
+    """A patient, of whom one may `ask` single probes: what `examine` takes, checked at the door."""
     if not callable(net):
         raise ValueError(f"net must be a callable net(x, t, y), got {type(net).__name__}")
     if not isinstance(diffusion, GaussianDiffusion):

@@ -2,11 +2,15 @@
 
 import html
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 MARKS = {"sound": "✓", "suspicious": "✗", "waiting": "…", "unknown": "–"}
 COLOURS = {"sound": "#009e73", "suspicious": "#d55e00", "waiting": "#b58900", "unknown": "#777777"}
+
+
+Verdict = tuple[str, str | None]  # a value in words, and what it usually means, or None where it is sound
 
 
 class UnjudgedError(Exception):
@@ -21,17 +25,34 @@ class Probe:
     measures: how
     sound:    which values are
     lesson:   where it is explained
-    look:     from a patient to a value in words, and what it usually means if it is not sound, else None;
-              raises `UnjudgedError` where something is missing
-    after:    probes that, where they find something, explain this one too: it then waits until that is repaired
+    look:     from a patient to a Verdict; raises `UnjudgedError` where something is missing
     """
 
     name: str
     measures: str
     sound: str
     lesson: str
-    look: Callable[..., tuple[str, str | None]]
-    after: tuple[str, ...] = ()
+    look: Callable[..., Verdict]
+
+    def ask(self, patient) -> "Finding":
+        try:
+            value, means = self.look(patient)
+        except UnjudgedError as missing:
+            return Finding(self, "unknown", str(missing))
+        return Finding(self, "sound" if means is None else "suspicious", value, means or "")
+
+
+def probe(name: str, *, measures: str, sound: str, lesson: str) -> Callable[[Callable[..., Verdict]], Probe]:
+    """Above a function, makes it the `look` of a Probe."""
+    return lambda look: Probe(name, measures, sound, lesson, look)
+
+
+def named(name: str, things: Iterable) -> Any:
+    """The probe, or the finding of the probe, that has that name."""
+    found = {thing.name: thing for thing in things}
+    if name not in found:
+        raise KeyError(f"there is no probe {name!r}; there are: {', '.join(found)}")
+    return found[name]
 
 
 @dataclass(frozen=True)
@@ -69,10 +90,7 @@ class Examination:
 
     def __getitem__(self, name: str) -> Finding:
         """The finding of the probe of that name. KeyError, with the names there are, if there is none."""
-        found = {finding.name: finding for finding in self.findings}
-        if name not in found:
-            raise KeyError(f"there is no probe {name!r}; there are: {', '.join(found)}")
-        return found[name]
+        return named(name, self.findings)
 
     def _in_state(self, state: str) -> list[Finding]:
         return [finding for finding in self.findings if finding.state == state]

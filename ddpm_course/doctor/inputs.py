@@ -1,14 +1,16 @@
 """Probes of what a model is made from: the data and the schedule. They need no network call (lesson 13)."""
 
 from ..bound import prior_bits
-from .findings import Probe
+from .findings import probe
 from .patient import Patient
 
-RANGE, TABLES, ORDER, FIRST, END = (
-    "range of the data", "tables of the schedule", "order of beta", "first step", "signal left at T",
-)  # fmt: skip
 
-
+@probe(
+    "range of the data",
+    measures="the type, lowest and highest value of the images",
+    sound="floats in [-1, 1], or uint8 0…255",
+    lesson="lesson 01, 'To and from [−1, 1]'",
+)
 def data_range(patient: Patient) -> tuple[str, str | None]:
     given = patient.given
     if not bool(given.isfinite().all()):
@@ -47,6 +49,12 @@ def data_range(patient: Patient) -> tuple[str, str | None]:
     return value, None
 
 
+@probe(
+    "tables of the schedule",
+    measures="alpha_bar against the product of 1 - beta, in float64",
+    sound="alpha_bar_0 = 1, falling at every step",
+    lesson="lesson 02, 'The closed form'",
+)
 def tables(patient: Patient) -> tuple[str, str | None]:
     schedule = patient.schedule
     level, beta = schedule.alpha_bar.double(), schedule.beta.double()
@@ -79,6 +87,12 @@ def tables(patient: Patient) -> tuple[str, str | None]:
     return f"alpha_bar falls from 1 to {float(level[-1]):.2g}, the product of 1 - beta", None
 
 
+@probe(
+    "order of beta",
+    measures="beta at both ends",
+    sound="beta grows with t, or stays",
+    lesson="lesson 03, 'What a schedule decides'",
+)
 def order(patient: Patient) -> tuple[str, str | None]:
     beta = patient.schedule.beta.double()
     first, last = float(beta[1]), float(beta[-1])
@@ -91,6 +105,12 @@ def order(patient: Patient) -> tuple[str, str | None]:
     return value, None
 
 
+@probe(
+    "first step",
+    measures="the noise that the first step adds",
+    sound="below 0.3",
+    lesson="lesson 03, 'What a schedule decides'",
+)
 def first_step(patient: Patient) -> tuple[str, str | None]:
     sigma = float((1 - patient.schedule.alpha_bar[1].double()).clamp(min=0).sqrt())
     value = f"the noise at t = 1 has standard deviation {sigma:.2g}"
@@ -102,6 +122,12 @@ def first_step(patient: Patient) -> tuple[str, str | None]:
     return value, None
 
 
+@probe(
+    "signal left at T",
+    measures="what is left of x_0 at T",
+    sound="alpha_bar_T below 0.006",
+    lesson="lesson 03, 'T and β belong together'",
+)
 def signal_at_T(patient: Patient) -> tuple[str, str | None]:
     level = float(patient.schedule.alpha_bar[-1])
     bits = float(prior_bits(patient.diffusion, patient.x0.float()).double().mean())
@@ -112,14 +138,3 @@ def signal_at_T(patient: Patient) -> tuple[str, str | None]:
             "or too bright. The beta of T = 1000 with a smaller T does this: multiply beta by 1000 / T."
         )
     return value, None
-
-
-PROBES = (
-    Probe(RANGE, "the type, lowest and highest value of the images", "floats in [-1, 1], or uint8 0…255",
-          "lesson 01, 'To and from [−1, 1]'", data_range),
-    Probe(TABLES, "alpha_bar against the product of 1 - beta, in float64", "alpha_bar_0 = 1, falling at every step",
-          "lesson 02, 'The closed form'", tables),
-    Probe(ORDER, "beta at both ends", "beta grows with t, or stays", "lesson 03", order, (TABLES,)),
-    Probe(FIRST, "the noise that the first step adds", "below 0.3", "lesson 03", first_step, (TABLES, ORDER)),
-    Probe(END, "what is left of x_0 at T", "alpha_bar_T below 0.006", "lesson 03", signal_at_T, (TABLES, RANGE)),
-)  # fmt: skip

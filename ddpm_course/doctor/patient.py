@@ -1,7 +1,8 @@
 """A model under examination: a fixed batch of its data, and questions that are asked once (lesson 13)."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from functools import cached_property
 
 import torch
@@ -13,6 +14,7 @@ from ..samplers import Step, ddim_steps
 from .findings import UnjudgedError
 
 ELEMENTS = 50_000  # numbers in a batch: enough to see a network that is told t one off
+FEW = 16  # of its items, where a rough answer will do
 LEVELS = (0.97, 0.9, 0.7, 0.45, 0.2, 0.06)  # of alpha_bar, where a network is asked
 SAMPLING_STEPS = 20
 SAMPLES = 24
@@ -45,6 +47,16 @@ class Patient:
         self.x0 = images[rows].to(self.device, data_dtype(net) or torch.float32)
         self.y = None if labels is None else labels[rows].to(self.device)
         self._answers: dict[tuple, Tensor] = {}
+
+    def need(self, name: str) -> Tensor:
+        """The labels, samples or losses that were handed in."""
+        if getattr(self, name) is None:
+            raise UnjudgedError(f"no {name} were given")
+        return getattr(self, name)
+
+    def level(self, t: int) -> float:
+        """alpha_bar_t"""
+        return float(self.schedule.alpha_bar[t])
 
     def time(self, level: float) -> int:
         """The t whose alpha_bar is nearest to a level."""
@@ -87,18 +99,42 @@ class Patient:
         """The network's answer in the data's type; with dropout off unless `as_it_is`."""
         net = self.raw if raw else self.net
         t = torch.full((len(x),), told, device=x.device) if isinstance(told, int) else told
-        with torch.no_grad(), _nothing() if as_it_is else evaluating(net):
+        with torch.no_grad(), nullcontext() if as_it_is else evaluating(net):
             output = call(net, x, t, y)
         return output[:, : x.shape[1]].to(x.dtype)
 
-    def error(self, t: int, output: Tensor, n: int | None = None) -> float:
+    def must_speak(self, t: int) -> None:
+        """How much an answer changes can't be said of one that is next to 0."""
+        if float(self.answer(t, n=FEW).square().mean()) < 1e-4:
+            raise UnjudgedError("its answers are next to 0")
+
+    def error_of(self, output: Tensor, t: int) -> float:
         """The mean squared error as one of v, which is 1 for no knowledge of unit data at any t, whatever is predicted.
 
         The error of x_0 divided by 1 - alpha_bar; that of the noise, by alpha_bar.
         """
-        x, level = self.noised(t, n), float(self.schedule.alpha_bar[t])
-        estimate, _ = self.diffusion.decode(output, x, t)
-        return float((estimate - self.x0[:n]).square().mean() / (1 - level))
+        n = len(output)
+        estimate, _ = self.diffusion.decode(output, self.noised(t, n), t)
+        return float((estimate - self.x0[:n]).square().mean() / (1 - self.level(t)))
+
+    def error(self, t: int, told: int | None = None, n: int | None = None, labels: str = "given") -> float:
+        return self.error_of(self.answer(t, told, n, labels), t)
+
+    def errors(self, times: Sequence[int], labels: str = "given") -> float:
+        """Their sum; infinite for "none" if the network can't be called without labels."""
+        try:
+            return sum(self.error(t, labels=labels) for t in times)
+        except Exception:  # a stranger's network raises anything
+            if labels != "none":
+                raise
+            return math.inf
+
+    def best_told(self) -> tuple[float, Tensor]:
+        """What is left of the error if it is told the best of the times, and the place of that time for each."""
+        times, labels = self.times, self.better_labels
+        table = torch.tensor([[self.error(t, told, FEW, labels) for told in times] for t in times]).clamp(min=1e-9)
+        least, places = table.min(1)
+        return float((least / table.diagonal()).log().mean().exp()), places
 
     def sampling(self) -> list[Step]:
         """A short DDIM, from seeded noise."""
@@ -122,6 +158,12 @@ class Patient:
             for buffer, value in zip(buffers, before, strict=True):
                 buffer.copy_(value)
 
+    def linear(self, t: int) -> float:
+        """What Wiener's filter, the best linear one, misses: var(x_0 | x_t) / (1 - alpha_bar), as in `error`."""
+        level = self.level(t)
+        return float((self.power / (level * self.power + 1 - level)).mean())
+
+    @cached_property
     def power(self) -> Tensor:
         """The variance of the data along a linear filter's directions: Fourier's for pictures, or principal."""
         x = self.images[:2000].double()
@@ -136,23 +178,17 @@ class Patient:
     @cached_property
     def better_labels(self) -> str:
         """ "given", or "none" where the answers are better without: labels that are wrong must not spoil the rest."""
-        if self.y is None:
-            return "given"
         t = self.time(0.2)
-        try:
-            errors = {labels: self.error(t, self.answer(t, labels=labels)) for labels in ("given", "none")}
-        except Exception:  # a network that needs labels
-            return "given"
-        return min(errors, key=errors.get)
+        return "none" if self.y is not None and self.errors([t], "none") < self.error(t) else "given"
 
     @property
     def pictures(self) -> bool:
         return self.images.ndim == 4 and min(self.images.shape[-2:]) >= 4
 
 
-def linear_error(variances: Tensor, level: float) -> float:
-    """What Wiener's filter misses, on the same scale as `Patient.error`: var(x_0 | x_t) / (1 - alpha_bar)."""
-    return float((variances / (level * variances + 1 - level)).mean())
+def apart(a: Tensor, b: Tensor) -> float:
+    """How different two answers are, as a share of their size."""
+    return float((a - b).norm() / ((a.norm() + b.norm()) / 2).clamp(min=1e-12))
 
 
 def other_labels(y: Tensor) -> Tensor:
@@ -162,8 +198,3 @@ def other_labels(y: Tensor) -> Tensor:
         raise UnjudgedError("all labels are the same")
     place = torch.searchsorted(classes, y)
     return classes[(place + len(classes) // 2) % len(classes)]
-
-
-@contextmanager
-def _nothing() -> Iterator[None]:
-    yield

@@ -29,10 +29,10 @@ class FromZero(nn.Module):
         return getattr(output, "sample", output)
 
 
-def build(schedule: Schedule) -> nn.Module:
+def build(schedule: Schedule, width: int = 28) -> nn.Module:
     from denoising_diffusion_pytorch import Unet
 
-    return FromZero(Unet(dim=28, dim_mults=(1, 2, 4), channels=1))
+    return FromZero(Unet(dim=width, dim_mults=(1, 2, 4), channels=1))
 
 
 def recipe(net: nn.Module, steps: int):

@@ -21,13 +21,14 @@ DIFFUSION = GaussianDiffusion(linear_schedule(1000), predicts="noise", variance=
 BATCH = 16
 
 
-def build(schedule: Schedule) -> nn.Module:
+def build(schedule: Schedule, width: int = 32) -> nn.Module:
     unet = UNet2DModel(
         sample_size=28,
         in_channels=1,
         out_channels=1,
         layers_per_block=2,
-        block_out_channels=(32, 64, 128),
+        block_out_channels=(width, 2 * width, 4 * width),
+        norm_num_groups=min(32, width),
         down_block_types=("DownBlock2D", "DownBlock2D", "AttnDownBlock2D"),
         up_block_types=("AttnUpBlock2D", "UpBlock2D", "UpBlock2D"),
     )

@@ -43,10 +43,10 @@ class FromSigma(nn.Module):
         return self.model(x / self.signal[t].reshape(column), self.sigma[t].reshape(column))
 
 
-def build(schedule: Schedule) -> nn.Module:
+def build(schedule: Schedule, width: int = 64, size: int = 28) -> nn.Module:
     from smalldiffusion import Scaled, Unet
 
-    return FromSigma(Scaled(Unet)(28, 1, 1, ch=64, ch_mult=(1, 1, 2), attn_resolutions=(14,)), schedule)
+    return FromSigma(Scaled(Unet)(size, 1, 1, ch=width, ch_mult=(1, 1, 2), attn_resolutions=(size // 2,)), schedule)
 
 
 def recipe(net: nn.Module, steps: int):

@@ -1,0 +1,136 @@
+"""The doctor and networks of other packages: what it says of healthy ones, and whether it finds what is wrong.
+
+    OMP_NUM_THREADS=1 python tests/benchmarks/doctor.py              what is not in doctor.json yet
+    OMP_NUM_THREADS=1 python tests/benchmarks/doctor.py diffusers    this package's row
+
+Small relatives of the benchmark's networks, trained in lesson 00's loop on garments of 12 x 12 pixels. They are kept in
+work/doctor, so that an examination can be repeated without the training. About ten minutes on one quiet core.
+"""
+
+import argparse
+import importlib
+import json
+import time
+from pathlib import Path
+
+import torch
+from measure import lesson_00
+from safetensors.torch import load_model, save_model
+from torch import Tensor, nn
+
+from ddpm_course.classroom.editions import ROOT
+from ddpm_course.data import load_images
+from ddpm_course.diffusion import GaussianDiffusion
+from ddpm_course.doctor import examine
+from ddpm_course.files import write_atomically
+from ddpm_course.samplers import generate
+from ddpm_course.schedules import linear_schedule
+from ddpm_course.training import train
+
+RESULTS = Path(__file__).with_name("doctor.json")
+KEPT = ROOT / "work" / "doctor"
+SIZE, STEPS, BATCH = 12, 400, 32
+WIDTHS = {  # of our small relatives, and anything else that they must be told
+    "diffusers": dict(width=16),
+    "smalldiffusion": dict(width=32, size=SIZE),
+    "annotated": dict(width=8),
+}
+NAMES = {
+    "diffusers": "diffusers' `UNet2DModel`",
+    "smalldiffusion": "smalldiffusion's U-Net",
+    "annotated": "`denoising-diffusion-pytorch`'s U-Net",
+}
+
+
+class Told(nn.Module):
+    """A network that is told a t so much later."""
+
+    def __init__(self, net: nn.Module, later: int, T: int):
+        super().__init__()
+        self.net, self.later, self.T = net, later, T
+
+    def forward(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
+        return self.net(x, (t + self.later).clamp(1, self.T), y)
+
+
+def mistakes(net: nn.Module, diffusion: GaussianDiffusion, images: Tensor) -> dict[str, tuple]:
+    """What a user of another package gets wrong: the probe that should name it, and what is examined."""
+    schedule, T = diffusion.schedule, diffusion.schedule.T
+    return {
+        "counts t from 0, fed from 1": ("start of t", Told(net, 1, T), diffusion, images),
+        "counts t from 1, fed from 0": ("start of t", Told(net, -1, T), diffusion, images),
+        "data in [0, 1]": ("range of the data", net, diffusion, images.float() / 255),
+        "v read as noise": ("what is predicted", net, GaussianDiffusion(schedule, "noise"), images),
+        "another schedule": ("t it is told", net, GaussianDiffusion(linear_schedule(T), "v"), images),
+    }
+
+
+def trained(name: str, images: Tensor) -> tuple[nn.Module, GaussianDiffusion, list]:
+    """The network with its averaged weights, and its losses."""
+    _, diffusion, keywords = lesson_00()
+    torch.manual_seed(0)
+    net = importlib.import_module(f"peer_{name}").build(diffusion.schedule, **WIDTHS[name])
+    weights, losses = KEPT / f"{name}.safetensors", KEPT / f"{name}.json"
+    if not losses.exists():
+        KEPT.mkdir(parents=True, exist_ok=True)
+        run = train(net, diffusion, images, steps=STEPS, **keywords | dict(batch_size=BATCH))
+        save_model(run.ema.net, weights)
+        losses.write_text(json.dumps(run.losses), encoding="utf-8")
+    load_model(net, weights)
+    return net.eval(), diffusion, json.loads(losses.read_text(encoding="utf-8"))
+
+
+def row(name: str) -> dict:
+    images, _ = load_images(size=SIZE)
+    net, diffusion, losses = trained(name, images)
+    drawn = generate(net, diffusion, (48, 1, SIZE, SIZE), progress=False, generator=torch.Generator().manual_seed(0))
+    started = time.process_time()
+    examination = examine(net, diffusion, images, samples=drawn, losses=losses)
+    seconds = time.process_time() - started
+    print(f"{name}, {seconds:.0f} s\n{examination.table()}", flush=True)
+    found = {}
+    for mistake, (probe, *model) in mistakes(net, diffusion, images).items():
+        after = examine(*model)
+        found[mistake] = [finding.name for finding in after.suspicious]
+        print(f"{mistake}: {found[mistake]} (meant: {probe}, {after[probe].value})", flush=True)
+    return dict(
+        name=name,
+        weights=sum(p.numel() for p in net.parameters()),
+        seconds=round(seconds, 1),
+        healthy=[finding.name for finding in examination.suspicious],
+        unjudged=[finding.name for finding in examination.unknown],
+        mistakes=found,
+    )
+
+
+def read() -> dict[str, dict]:
+    stored = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else []
+    return {entry["name"]: entry for entry in stored}
+
+
+def markdown(results: dict[str, dict]) -> str:
+    """What the doctor names, by network and mistake."""
+    columns = [["the doctor names, for a network", "weights", "as it is", *next(iter(results.values()))["mistakes"]]]
+    for name, entry in results.items():
+        named = [", ".join(names) or "nothing" for names in (entry["healthy"], *entry["mistakes"].values())]
+        columns.append([NAMES[name], f"{entry['weights']:,}", *named])
+    head, *body = zip(*columns, strict=True)  # a mistake in each line
+    return "\n".join("| " + " | ".join(line) + " |" for line in [head, ["---"] * len(head), *body])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("names", nargs="*", help=", ".join(WIDTHS))
+    args = parser.parse_args()
+    if unknown := set(args.names) - set(WIDTHS):
+        parser.error(f"there is no {', '.join(unknown)}; there are {', '.join(WIDTHS)}")
+    for name in args.names or WIDTHS:
+        if args.names or name not in read():
+            results = read() | {name: row(name)}
+            ordered = [results[job] for job in WIDTHS if job in results]
+            write_atomically(RESULTS, json.dumps(ordered, indent=1) + "\n")
+    print("\n" + markdown(read()))
+
+
+if __name__ == "__main__":
+    main()
