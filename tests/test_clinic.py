@@ -7,12 +7,11 @@ import patients as models
 import pytest
 import torch
 
-from ddpm_course import checks, clinic
+from ddpm_course import checks, clinic, doctor
 from ddpm_course.clinic import bugs, ward
 from ddpm_course.clinic.code import FUNCTIONS, changed, changes_of
 from ddpm_course.clinic.patients import CARDS
 from ddpm_course.data import ASSETS
-from ddpm_course.doctor.examination import PROBES
 
 every_patient = pytest.mark.parametrize("number", CARDS)
 
@@ -27,7 +26,7 @@ def nobody_admitted(monkeypatch):
 
 
 def test_thirty_diagnoses_with_known_words_probes_and_lessons():
-    names = {probe.name for probe in PROBES}
+    names = {probe.name for probe in doctor.PROBES}
     assert len(clinic.BUGS) == 30 and "nothing" in clinic.BUGS
     for bug in bugs.ALL.values():
         assert set(bug.seen) == set(bugs.VIEWS) and set(bug.finds) <= names, bug
@@ -88,14 +87,14 @@ def seen():
 @every_patient
 def test_a_probe_on_the_path_finds_what_the_file_says(number, seen, capsys):
     patient = seen[number]
-    found = {probe: patient._finding(probe).state for probe in dict.fromkeys((*patient.card.path, *patient.card.finds))}
+    found = {probe: doctor.ask(patient.examined, probe).state for probe in dict.fromkeys((*patient.card.path, *patient.card.finds))}
     assert {probe: found[probe] for probe in patient.card.finds} == dict.fromkeys(patient.card.finds, "suspicious")
     assert set(found.values()) <= {"suspicious", "sound"}
 
 
-@pytest.mark.parametrize("probe", [probe.name for probe in PROBES])
+@pytest.mark.parametrize("probe", [probe.name for probe in doctor.PROBES])
 def test_the_healthy_patient_is_sound_in_every_probe(probe, seen):
-    finding = seen[5]._finding(probe)
+    finding = doctor.ask(seen[5].examined, probe)
     assert finding.state in ("sound", "unknown"), finding.lines()
 
 

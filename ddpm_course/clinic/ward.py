@@ -5,18 +5,14 @@ import textwrap
 from collections.abc import Callable
 from functools import cached_property
 
-import torch
-
-from .. import plots
+from .. import doctor, plots
 from ..data import ASSETS, CLASS_NAMES
-from ..doctor import examination
-from ..doctor.patient import Patient as Examined
 from ..training.checkpoints import load_checkpoint
 from .bugs import ALL, BUGS, VIEWS, Listing, reason
 from .code import changes_of, pictures, text
 from .patients import CARDS, SCALE, Model, ill, treated, trial
 
-PROBES = Listing((probe.name, probe.measures) for probe in examination.PROBES)
+PROBES = Listing((probe.name, probe.measures) for probe in doctor.PROBES)
 FOR_CODE = 5  # probes that a look at the code before the diagnosis counts for
 
 
@@ -55,14 +51,12 @@ class Patient:
     def ask(self, *probes: str) -> None:
         """Ask one probe, or several, each of which counts once."""
         if not probes:
-            print(
-                f'Ask a probe by its name, as in .ask("{next(iter(PROBES))}"); clinic.PROBES lists all {len(PROBES)}.'
-            )
+            print(f'Ask a probe by its name, as in .ask("the answer"); clinic.PROBES lists all {len(PROBES)}.')
         for name in probes:
             if name not in PROBES:
                 print(f"There is no probe {name!r}; clinic.PROBES lists them.")
                 continue
-            finding = self._finding(name)
+            finding = doctor.ask(self.examined, name)
             counted = ""
             if finding.state == "unknown":
                 counted = " It doesn't count."
@@ -71,19 +65,18 @@ class Patient:
             for line in finding.lines():
                 print(textwrap.fill(line + counted, 96, subsequent_indent="    "))
 
-    def _finding(self, name: str):
-        probe = next(probe for probe in examination.PROBES if probe.name == name)
-        with torch.random.fork_rng(devices=[]), torch.no_grad():
-            return examination._looked(probe, self._examined, None)
-
     @cached_property
-    def _examined(self) -> Examined:
+    def examined(self) -> doctor.Patient:
+        """What the doctor asks, the weights before averaging included.
+
+        At the end of a training, where the learning rate falls to 0, a short average and they are the same, so they are
+        stored for the healthy network alone.
+        """
         model, labels = self.model, pictures()[1]
         raw = "raw" if self.card.network in ("healthy", "unwarmed") else self.card.network
         net, *_ = load_checkpoint(ASSETS / "patients" / raw, "cpu")
-        return examination._admitted(
-            model.net, model.diffusion, model.images, labels, model.samples, model.about["losses"], net
-        )
+        samples, losses = model.samples, model.about["losses"]
+        return doctor.admit(model.net, model.diffusion, model.images, labels, samples, losses, raw=net)
 
     def diagnose(self, *names: str | None) -> None:
         """Name the bug, or one of them. A wrong diagnosis is answered with a reason, and counts like a probe."""
@@ -172,16 +165,14 @@ class Chart:
     HEADS = ("patient", "probes", "wrong diagnoses", "looked at the code", "score", "state")
 
     def rows(self) -> list[tuple]:
-        patients = [admit(number) for number in CARDS]
-        return [(p.number, len(p.asked), len(p.wrong), "yes" if p.opened else "", p.score, p.state) for p in patients]
+        looked = {True: "yes", False: ""}
+        return [(p.number, len(p.asked), len(p.wrong), looked[p.opened], p.score, p.state) for p in ward()]
 
     @property
     def total(self) -> str:
-        patients = [admit(number) for number in CARDS]
-        cleared = [p for p in patients if p.state == "cleared"]
-        return (
-            f"{len(cleared)} of {len(patients)} cleared, with {sum(p.score for p in cleared)} points; fewer are better"
-        )
+        cleared = [p for p in ward() if p.state == "cleared"]
+        points = sum(p.score for p in cleared)
+        return f"{len(cleared)} of {len(ward())} cleared, with {points} points. Fewer points are better."
 
     def __str__(self) -> str:
         rows = [self.HEADS, *self.rows()]
@@ -193,9 +184,8 @@ class Chart:
 
     def _repr_html_(self) -> str:
         head = "".join(f"<th scope='col'>{name}</th>" for name in self.HEADS)
-        cells = "".join(
-            "<tr>" + "".join(f"<td>{html.escape(str(c))}</td>" for c in row) + "</tr>" for row in self.rows()
-        )
+        rows = ["".join(f"<td>{html.escape(str(cell))}</td>" for cell in row) for row in self.rows()]
+        cells = "".join(f"<tr>{row}</tr>" for row in rows)
         return f"<table><thead><tr>{head}</tr></thead><tbody>{cells}</tbody></table><p>{self.total}</p>"
 
 
