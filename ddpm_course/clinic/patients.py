@@ -75,7 +75,7 @@ CARDS = {  # 0 is the one that the lesson treats itself
         "time_code", (), ("nothing",), path=("error by t", "a short sampling"),
     ),
     6: Card(
-        "I went from 1,000 steps to 100 to be faster. Since then everything looks washed out.",
+        "I went from 1,000 steps to 100 to be faster. Since then it draws patchwork.",
         "chain_betas", ("unrepaired",), ("betas of a longer chain",), network="chain", path=("signal left at T",),
     ),
     7: Card(
@@ -84,9 +84,9 @@ CARDS = {  # 0 is the one that the lesson treats itself
         path=("averaged weights",),
     ),
     8: Card(
-        "With my old sampler the same network was fine. This one is faster, and worse.",
+        "With my old sampler the same network was fine. This one is said to be better.",
         "ddim_move", ("unrepaired",), ("a root missing in DDIM",), sampler="DDIM",
-        path=("a short sampling", "brightness of the samples"),
+        path=("a short sampling",),
     ),
     9: Card(
         "I wrote the sampler myself, and I have already mended one bug in it.",
@@ -95,8 +95,8 @@ CARDS = {  # 0 is the one that the lesson treats itself
         seen={"grid": "both", "loss": "usual", "by t": "usual", "pixels": "spread"},
     ),
     10: Card(
-        "The samples look as if somebody had turned the contrast up.",
-        "add_noise", ("unrepaired",), ("variance for the root",), network="mixing", path=("t it is told",),
+        "There is always some grain left, whichever sampler I take.",
+        "add_noise", ("unrepaired",), ("variance for the root",), network="mixing", path=("noise in the samples",),
     ),
 }  # fmt: skip
 TRAINED = ("prepare_pixels", "train_once", "chain_betas", "average_keeps", "add_noise")  # these change the network
