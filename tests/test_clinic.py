@@ -104,7 +104,7 @@ def pixels_of(samples):
         return "ends"
     if share(samples.abs() > 1.01) > 0.05:
         return "spread"
-    return "usual" if share(samples < -0.9) > 0.18 else "middle"
+    return "usual" if share(samples < -0.9) > 0.13 else "middle"
 
 
 @every_patient
