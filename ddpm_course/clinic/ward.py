@@ -7,6 +7,7 @@ from functools import cached_property
 
 from .. import doctor, plots
 from ..data import ASSETS, CLASS_NAMES
+from ..plots.base import in_colors
 from ..training.checkpoints import load_checkpoint
 from .bugs import ALL, BUGS, VIEWS, Listing, reason
 from .code import changes_of, pictures, text
@@ -43,10 +44,11 @@ class Patient:
         """What everybody sees: samples, losses, the loss by t, and the values of pixels. It costs nothing."""
         model, about = self.model, self.model.about
         title = f"Patient {self.number}: {self.card.sampler} sampling in 25 steps, guidance scale {SCALE:g}"
-        return plots.symptoms(
+        figure = plots.symptoms(
             model.samples, CLASS_NAMES, about["losses"], about["times"], about["by_t"], model.images, title=title,
             alt=f"Patient {self.number}: thirty samples, three of each class, and three small diagrams",
         )  # fmt: skip
+        return in_colors(figure, 32)
 
     def ask(self, *probes: str) -> None:
         """Ask one probe, or several, each of which counts once."""
