@@ -14,7 +14,7 @@ PACKAGE = Path(ddpm_course.__file__).parent
 LAYERS = [
     *("editions", "kernels"),
     "classroom",
-    *("capstone", "lab"),
+    *("capstone", "clinic", "lab"),
     "checks",
     "exercises",
     "plots",
