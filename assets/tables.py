@@ -346,8 +346,9 @@ CHOSEN = ("small", "large", "best")  # variances that a network need not learn
 
 
 def bounded(network: str, measure: str, steps: int) -> dict:
-    """Bits of 200 held-out pictures by each variance in a chain of so many steps, and differences in pairs: from those
-    with beta-tilde, and from the bundled network's where this is another one. Each with its standard error."""
+    """Bits of 200 held-out pictures by each variance in a chain of so many steps, and differences in pairs: how many
+    less than with beta-tilde, and for a learned variance less than the bundled network's and its own with the best one.
+    Each with its standard error."""
     bits = bits_of_pictures(network, steps)
     row = dict(
         bits={name: with_error(each) for name, each in bits.items()},
@@ -356,6 +357,7 @@ def bounded(network: str, measure: str, steps: int) -> dict:
     if network != "bundled":
         first = bits_of_pictures("bundled", steps)
         row["less_than_bundled"] = {name: with_error(each - bits["learned"]) for name, each in first.items()}
+        row["less_than_best"] = with_error(bits["best"] - bits["learned"])
     return row
 
 
