@@ -1,14 +1,14 @@
-"""The exercises of lesson 12: variances, the hybrid loss, a sampler of t to repair, weights, a schedule, one's own weights.
+"""The exercises of lesson 12: variances, the hybrid loss, a sampler of t to repair, weights and a schedule.
 
 What goes wrong in them is in lesson12.mistakes; the fixed inputs are in cases12. `variances`, `losses`, `weighting`,
-`schedules` and `training.importance` do the same. Of 12.7 there is no one right answer: `aim` says what makes one right.
+`schedules` and `training.importance` do the same. Of 12.7 there is no one right answer: `trade12` judges.
 """
 
 import torch
 
+from ..schedules import cosine_schedule
 from .cases12 import best_cases, hybrid_cases, importance_cases, log_cases, min_snr_cases, rescaling_cases
 from .trade12 import TRADE, trade_cases
-from ..schedules import cosine_schedule
 from .written import exercise
 
 
