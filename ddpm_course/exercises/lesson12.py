@@ -45,9 +45,10 @@ def learned_log_variance(schedule, v, t, s):
 
     schedule:  schedule.alpha_bar is the table, (T+1,) float64
     v:         (B, ...) float32, the second half of the network's output: -1 means beta-tilde
-               and 1 means beta of this step, between them in logarithms, and beyond them too
+               and 1 means beta of this step, between them in logarithms, and beyond them too.
+               Where s is 0, beta-tilde of the step from 2 to 1 takes beta-tilde's place
     t, s:      one int each for the whole batch, or (B,) integers each, 0 <= s < t; t - s may be
-               more than 1. Where s is 0, beta-tilde of the step from 2 to 1 stands for beta-tilde
+               more than 1
     returns    (B, ...) float32
     """
     column = (-1,) + (1,) * (v.ndim - 1)  # (B, 1, ..., 1)
@@ -57,7 +58,7 @@ def learned_log_variance(schedule, v, t, s):
     beta = 1 - ab_t / ab_s
     small = beta * (1 - ab_s) / (1 - ab_t)
     second = (1 - ab[2] / ab[1]) * (1 - ab[1]) / (1 - ab[2])
-    small = torch.where(torch.as_tensor(s) > 0, small, second)  # beta-tilde is 0 in the last step
+    small = torch.where(torch.as_tensor(s) > 0, small, second)  # where s is 0 it is 0
     low = small.log()
     high = beta.log()
     low, high = (w.to(v.dtype).to(v.device).reshape(column) for w in (low, high))
@@ -73,8 +74,8 @@ def learned_log_variance(schedule, v, t, s):
 def hybrid_loss(term, output, target, T):
     """L_simple + 0.001 L_vlb, one number for each item (Nichol and Dhariwal, 2021, eq. 16).
 
-    term:     term(estimate, v) is one term of the bound for each item, (B,) in bits per dimension,
-              at the item's own t, from the two halves of an output
+    term:     term(estimate, v) is one term of the bound for each item, at its own t, from the
+              two halves of an output: (B,) in bits per dimension
     output:   (B, 2C, ...) what the network says: C channels of estimate, then C of v
     target:   (B, C, ...) what the estimate should be
     T:        L_vlb is a sum of T terms, of which each item has drawn one, all t being as likely
@@ -97,7 +98,7 @@ def hybrid_loss(term, output, target, T):
     any_float=True,
 )
 def repaired_t_probabilities(squares, times, widths, uniform):
-    """broken_t_probabilities without its five faults: how likely each t is drawn, and its weight.
+    """broken_t_probabilities without its five faults: how likely each t is, and its weight.
 
     squares:   (bins, H) float64, the last H squared losses of each bin of neighbouring t
     times:     (bins,) how often each bin was drawn. Until all have been drawn H times, every
@@ -106,8 +107,8 @@ def repaired_t_probabilities(squares, times, widths, uniform):
                a bin are as likely
     uniform:   the share of draws for which all *t* are as likely; in the others the probability
                of t is in proportion to the root of the mean squared loss in its bin
-    returns    p, weights: (T,) each, for t = 1...T. p adds up to 1, and the mean of weight times
-               loss over draws is the plain mean of the loss over all t
+    returns    p, weights: (T,) each, for t = 1...T. p adds up to 1, and the mean over draws of
+               weight times loss is the plain mean of the loss over all t
     """
     bins, T = len(widths), int(widths.sum())
     share = widths / T  # of each bin, if all t were as likely
@@ -152,7 +153,7 @@ def min_snr(snr, predicts, gamma=5.0):
     tolerance=1e-6,
 )
 def zero_terminal_snr(alpha_bar):
-    """The table alpha_bar, rescaled so that nothing of x_0 is left at T (Lin et al., 2024, algorithm 1).
+    """alpha_bar, rescaled so that nothing of x_0 is left at T (Lin et al., 2024, algorithm 1).
 
     alpha_bar:  (T+1,) float64, falling from alpha_bar_0 = 1; T is 2 or more
     returns     (T+1,) float64: its root is shifted to 0 at T, and stretched to be what it was

@@ -7,6 +7,7 @@ determines. Sums over a grid stand for all draws of x_t, so nothing is random an
 
 import math
 from functools import cache
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -47,7 +48,7 @@ def hidden(x: Tensor, angle: Tensor | float) -> Tensor:
 
 
 class Trade:
-    """What all weightings of one schedule share: what is to be learned at each t, what it counts, where DDIM should end."""
+    """What all weightings of a schedule share: what is to be learned at each t, what it counts, where DDIM should end."""
 
     def __init__(self, schedule: Schedule):
         self.schedule, self.mixture, T = schedule, bimodal(torch.float64), schedule.T
@@ -92,7 +93,7 @@ class Trade:
         exact: the first and last t of those where the exact network stands in
         """
         alpha_bar, x = self.schedule.alpha_bar, self.start
-        for t, s in zip(self.times, self.times[1:], strict=False):
+        for t, s in pairwise(self.times):
             v = self.exact_v(x, t) if exact[0] <= t <= exact[1] else hidden(x, self.angle[t]) @ last
             signal, sigma = alpha_bar[t].sqrt(), (1 - alpha_bar[t]).sqrt()
             x0, noise = signal * x - sigma * v, sigma * x + signal * v
