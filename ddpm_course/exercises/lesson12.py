@@ -180,7 +180,7 @@ def zero_terminal_snr(alpha_bar):
 def my_weighting(T):
     """How much the squared error of v counts at each t, for a cosine schedule of any length.
 
-    T:        number of steps; cosine_schedule(T) has the tables alpha_bar and snr, (T+1,) float64
+    T:        number of steps; cosine_schedule(T) has tables alpha_bar and snr, (T+1,) float64
     returns   (T+1,) float64, none below 0; entry 0 is not used, but has to be finite too
     """
     snr = cosine_schedule(T).snr[1:]

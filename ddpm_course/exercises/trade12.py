@@ -48,7 +48,7 @@ def hidden(x: Tensor, angle: Tensor | float) -> Tensor:
 
 
 class Trade:
-    """What all weightings of a schedule share: what is to be learned at each t, what it counts, where DDIM should end."""
+    """What weightings of one schedule share: what is to be learned at each t, what it counts, where DDIM should end."""
 
     def __init__(self, schedule: Schedule):
         self.schedule, self.mixture, T = schedule, bimodal(torch.float64), schedule.T
