@@ -70,6 +70,7 @@ def learned_log_variance(schedule, v, t, s):
     "12.3",
     hybrid_cases,
     first="write the mean squared error of the first half for each item. Then ask which half may learn from the term.",
+    tolerance=1e-5,
 )
 def hybrid_loss(term, output, target, T):
     """L_simple + 0.001 L_vlb, one number for each item (Nichol and Dhariwal, 2021, eq. 16).
