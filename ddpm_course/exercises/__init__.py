@@ -17,6 +17,7 @@ from . import (
     lesson09,
     lesson10,
     lesson11,
+    lesson12,
 )
 from .records import Aim, Betas, Case, Mistake, Seed
 from .written import Exercise, exercise, exercises_of
@@ -34,6 +35,7 @@ LESSONS = (
     lesson09,
     lesson10,
     lesson11,
+    lesson12,
 )
 EXERCISES = tuple(record for lesson in LESSONS for record in exercises_of(lesson))  # in the course's order
 
