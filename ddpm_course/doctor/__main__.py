@@ -17,9 +17,8 @@ def main() -> int:
     args = parser.parse_args()
     here = args.checkpoint in PRETRAINED
     try:
-        net, diffusion, _ = load_pretrained(data=args.checkpoint) if here else load_checkpoint(args.checkpoint)
-        data = args.data or (args.checkpoint if here else "bundled")
-        images, labels = load_images(data, size=args.size)
+        net, diffusion, about = load_pretrained(name=args.checkpoint) if here else load_checkpoint(args.checkpoint)
+        images, labels = load_images(args.data or (about["data"] if here else "bundled"), size=args.size)
         examination = examine(net, diffusion, images, labels if net.num_classes is not None else None)
     except (ValueError, OSError) as problem:  # what it says is meant for the reader; ConnectionError is one too
         print(problem, file=sys.stderr)

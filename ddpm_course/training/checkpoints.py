@@ -19,7 +19,7 @@ from ..schedules import Schedule
 from ..unet import UNet
 from .devices import best_device
 
-PRETRAINED = {"bundled": "fashion_unet", "emoji": "emoji_unet"}  # files of ASSETS, by the name of the data
+PRETRAINED = {"bundled": "fashion_unet", "emoji": "emoji_unet", "learned": "fashion_learned"}  # files of ASSETS
 LARGEST = 2 << 30  # bytes of weights that a file may ask for: a hundred times what this course trains
 
 
@@ -89,13 +89,13 @@ def weights_file(path: str | Path) -> Path:
 
 
 def load_pretrained(
-    device: torch.device | str | None = None, data: str = "bundled"
+    device: torch.device | str | None = None, name: str = "bundled"
 ) -> tuple[UNet, GaussianDiffusion, dict]:
     """A network that was trained on one of the bundled sets and knows its classes. See `load_checkpoint`.
 
-    data:   "bundled" for the garments, "emoji" for the colour set
+    name:   "bundled" for the garments, "emoji" for the colour set, "learned" for garments with a learned variance
     raises  ValueError for another name
     """
-    if data not in PRETRAINED:
-        raise ValueError(f"there is a trained network for {' and '.join(PRETRAINED)}; got {data!r}")
-    return load_checkpoint(ASSETS / PRETRAINED[data], device)
+    if name not in PRETRAINED:
+        raise ValueError(f"the trained networks are {', '.join(PRETRAINED)}; got {name!r}")
+    return load_checkpoint(ASSETS / PRETRAINED[name], device)
