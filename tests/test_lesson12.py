@@ -168,6 +168,6 @@ def test_the_plain_choices_miss_bits_or_distance_at_every_length_and_a_mixture_m
         table = weights(cosine_schedule(length))
         found = trade12.measured(table, length)
         assert found[1] > 1.005 * trade12.allowed(length) or found[2] > 1.005 * trade12.MOST_DISTANCE
-        mixed = trade12.measured(my_weighting(length), length)
+        mixed = trade12.measured(my_weighting(cosine_schedule, length), length)
         assert mixed[1] < 0.97 * trade12.allowed(length) and mixed[2] < 0.95 * trade12.MOST_DISTANCE
     assert "count those more" in trade12.score(weights(cosine_schedule(100)), case)

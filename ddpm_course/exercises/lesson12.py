@@ -6,7 +6,6 @@ What goes wrong in them is in lesson12.mistakes; the fixed inputs are in cases12
 
 import torch
 
-from ..schedules import cosine_schedule
 from .cases12 import best_cases, hybrid_cases, importance_cases, log_cases, min_snr_cases, rescaling_cases
 from .trade12 import TRADE, trade_cases
 from .written import exercise
@@ -178,13 +177,15 @@ def zero_terminal_snr(alpha_bar):
     aim=TRADE,
     free=("T",),
 )
-def my_weighting(T):
-    """How much the squared error of v counts at each t, for a cosine schedule of any length.
+def my_weighting(make_schedule, T):
+    """How much the squared error of v counts at each t, for a schedule of any length.
 
-    T:        number of steps; cosine_schedule(T) has tables alpha_bar and snr, (T+1,) float64
-    returns   (T+1,) float64, none below 0; entry 0 is not used, but has to be finite too
+    make_schedule:  cosine_schedule: make_schedule(T) has the tables alpha_bar and snr, (T+1,)
+                    float64 each
+    T:              number of steps
+    returns         (T+1,) float64, none below 0; entry 0 is not used, but has to be finite too
     """
-    snr = cosine_schedule(T).snr[1:]
+    snr = make_schedule(T).snr[1:]
     bound = (snr[:-1] - snr[1:]) / (snr[1:] + 1)  # what the bound weighs, from t = 2 on
     bound = torch.cat([bound[:1], bound])
     plain = torch.ones_like(bound)

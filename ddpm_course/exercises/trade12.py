@@ -125,18 +125,18 @@ def allowed(T: int) -> float:
 
 
 def trade_cases() -> list[Case]:
-    return [Case(f"T = {T}", (T,)) for T in LENGTHS]
+    return [Case(f"T = {T}", (cosine_schedule, T)) for T in LENGTHS]
 
 
 def is_weighting(value: Any, case: Case) -> bool:
     """Is it a table of float64, one finite number for each t from 0?"""
     kind = isinstance(value, Tensor) and value.dtype == torch.float64
-    return kind and value.shape == (case.args[0] + 1,) and bool(value.isfinite().all())
+    return kind and value.shape == (case.args[1] + 1,) and bool(value.isfinite().all())
 
 
 def fault(value: Tensor, case: Case) -> str | None:
     """The id of the first thing that is wrong with a weighting, None if nothing is."""
-    (T,) = case.args
+    _, T = case.args
     if bool((value < 0).any()):
         return "below_zero"
     if not value[1:].any():
@@ -150,7 +150,7 @@ def score(value: Tensor, case: Case) -> str | None:
     """Bits and distance, and which t most of what is missed comes from."""
     if fault(value, case) in ("below_zero", "nothing_counts"):
         return None
-    (T,) = case.args
+    _, T = case.args
     judge, (last, bits, distance) = trade(T), measured(value, T)
     text = [
         f"For T = {T} your network costs {bits:.3f} bits more than the exact one ({allowed(T):.3f} are allowed), and "
