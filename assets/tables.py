@@ -445,7 +445,7 @@ def with_error(values: Tensor) -> list[float]:
 
 @cache
 def pretrained(network: str = "bundled") -> tuple[UNet, GaussianDiffusion]:
-    return load_pretrained(data=network)[:2]
+    return load_pretrained(name=network)[:2]
 
 
 def drawn_from_bundled(steps: int, sampler: Callable, net: nn.Module | None = None) -> Tensor:
