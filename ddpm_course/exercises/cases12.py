@@ -99,7 +99,9 @@ def _reject_others(estimate: Tensor, v: Tensor) -> None:
 def narrow_term(estimate: Tensor, v: Tensor) -> Tensor:
     """Bits of Gaussians around the estimate, whose variance v says; every item of the batch has data of its own."""
     _reject_others(estimate, v)
-    item = torch.arange(len(estimate), device=estimate.device).reshape((-1,) + (1,) * (estimate.ndim - 1))
+    item = torch.arange(len(estimate), dtype=estimate.dtype, device=estimate.device).reshape(
+        (-1,) + (1,) * (estimate.ndim - 1)
+    )
     away = estimate - torch.sin(1.7 * item)
     nats = 0.5 * v + away**2 * torch.exp(-0.6 * v)
     return nats.flatten(1).mean(1) / math.log(2)
@@ -149,7 +151,7 @@ def hybrid_cases() -> list[Case]:
             "for data that is not images": len(shape) != 4,
             "for the first term": term is narrow_term,
         }
-        args = (term, normal(twice, 1600 + 2 * i), normal(shape, 1601 + 2 * i), T)
+        args = (term, normal(twice, 1600 + 2 * i).double(), normal(shape, 1601 + 2 * i).double(), T)
         cases.append(Case(f"output {twice}, T = {T}", args, facts, use=loss_and_gradients))
     return cases
 

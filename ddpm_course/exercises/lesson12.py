@@ -68,7 +68,7 @@ def learned_log_variance(schedule, v, t, s):
 @exercise(
     "12.3",
     hybrid_cases,
-    first="write the mean squared error of the first half for each item. Then ask which half may learn from the term.",
+    first="write the mean squared error of the first half for each item. Then decide which half the term may train.",
     tolerance=1e-5,
 )
 def hybrid_loss(term, output, target, T):
@@ -80,7 +80,7 @@ def hybrid_loss(term, output, target, T):
     target:   (B, C, ...) what the estimate should be
     T:        L_vlb is a sum of T terms, of which each item has drawn one, all t being as likely
     returns   (B,) the mean squared error of the estimate and the share of the bound, added up.
-              The share teaches v alone: no gradient of it reaches the estimate
+              The share trains v alone: no gradient of it reaches the estimate
     """
     estimate, v = output.chunk(2, 1)
     squares = (estimate - target) ** 2
