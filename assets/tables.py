@@ -3,6 +3,7 @@
     OMP_NUM_THREADS=1 python assets/tables.py training      lesson 07's, some two hours on one core
     OMP_NUM_THREADS=1 python assets/tables.py fewer_steps   lesson 09's, somewhat over one hour
     OMP_NUM_THREADS=1 python assets/tables.py guidance      lesson 10's, somewhat over one hour
+    OMP_NUM_THREADS=1 python assets/tables.py improved      lesson 12's, one hour and a half
 
 A row is stored in assets/tables/ as soon as it is measured, so an interrupted run goes on where it stopped. To measure
 a row again, delete its line.
@@ -16,6 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 from unittest.mock import patch
@@ -24,6 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from ddpm_course.blocks import sinusoidal_embedding
+from ddpm_course.bound import bits_per_dim
 from ddpm_course.classifier import classify, features, load_classifier
 from ddpm_course.data import clusters, load_images
 from ddpm_course.diffusion import GaussianDiffusion, q_sample
@@ -34,13 +37,15 @@ from ddpm_course.metrics import frechet_distance, memorised, nearest_neighbours
 from ddpm_course.modes import fast_mode
 from ddpm_course.nets import Guided
 from ddpm_course.pixels import to_unit_range
-from ddpm_course.samplers import ancestral_steps, ddim_steps, generate
+from ddpm_course.samplers import ancestral_coefficients, ancestral_steps, ddim_steps, generate
 from ddpm_course.schedules import cosine_schedule
 from ddpm_course.solvers import heun_steps, multistep_steps
 from ddpm_course.times import spaced_timesteps
 from ddpm_course.training import Run, load_pretrained, train
 from ddpm_course.training.optimizer import matrices_inside
 from ddpm_course.unet import UNet
+from ddpm_course.variances import best_coefficients, best_variances, respaced, squared_errors
+from ddpm_course.weighting import implied_weights, min_snr_weights
 
 TABLES = Path(__file__).parent / "tables"
 DIFFUSION = GaussianDiffusion(cosine_schedule(1000), predicts="v")
@@ -315,9 +320,132 @@ def noise_aware_classifier() -> NoisyClassifier:
     return net.eval().requires_grad_(False)
 
 
+def improved_rows() -> Iterator[Job]:
+    """Lesson 12: what the variance of a reverse step does, chosen or learned, what a loss weighs, and which t it draws.
+
+    The cheap rows come first.
+    """
+    for steps in (10, 25, 50, 1000):
+        yield dict(part="variance", measure="bits", steps=steps), partial(bounded, "bundled")
+    for steps in (10, 25, 50, 1000):
+        yield dict(part="learned", measure="bits", steps=steps), partial(bounded, "learned")
+    for steps in (10, 25, 50):
+        for variance in (*CHOSEN, "learned"):
+            yield dict(part="learned", measure="distance", steps=steps, variance=variance), partial(far, "learned")
+    for seed in range(3):
+        for weighting in ("v", "noise", "x0", "min-SNR-5"):
+            yield dict(part="weighting", weighting=weighting, seed=seed), weighted
+        for t in ("uniform", "importance"):
+            yield dict(part="importance", t=t, seed=seed), hybrid
+    for steps in (10, 25, 50, 1000):
+        for variance in CHOSEN:
+            yield dict(part="variance", measure="distance", steps=steps, variance=variance), partial(far, "bundled")
+
+
+CHOSEN = ("small", "large", "best")  # variances that a network need not learn
+
+
+def bounded(network: str, measure: str, steps: int) -> dict:
+    """Bits of 200 held-out pictures by each variance in a chain of so many steps, and differences in pairs: how many
+    less than with beta-tilde, and for a learned variance less than the bundled network's and its own with the best one.
+    Each with its standard error."""
+    bits = bits_of_pictures(network, steps)
+    row = dict(
+        bits={name: with_error(each) for name, each in bits.items()},
+        less={name: with_error(bits["small"] - each) for name, each in bits.items() if name != "small"},
+    )
+    if network != "bundled":
+        first = bits_of_pictures("bundled", steps)
+        row["less_than_bundled"] = {name: with_error(each - bits["learned"]) for name, each in first.items()}
+        row["less_than_best"] = with_error(bits["best"] - bits["learned"])
+    return row
+
+
 @cache
-def pretrained() -> tuple[UNet, GaussianDiffusion]:
-    return load_pretrained()[:2]
+def bits_of_pictures(network: str, steps: int) -> dict[str, Tensor]:
+    """(200,) bits of each picture by the variance's name, all from the same noise. The chain has so many steps, and of
+    1,000 each picture is asked at 60."""
+    net, diffusion = pretrained(network)
+    pictures, labels = (some[: 20 if fast_mode() else 200] for some in load_images(split="test"))
+    times = spaced_timesteps(diffusion.schedule.T, steps)
+    net, diffusion = respaced(net, diffusion, times)
+    best = best_variances(diffusion.schedule, errors_of(network)[times[::-1]])
+    kinds = {name: (replace(diffusion, variance=name), None) for name in ("small", "large", diffusion.variance)}
+    kinds["best"] = diffusion, best
+    return {
+        name: bits_per_dim(
+            net, chain, pictures, labels, steps=min(steps, 60), variances=variances, generator=seeded(0)
+        ).per_image
+        for name, (chain, variances) in kinds.items()
+    }
+
+
+@cache
+def errors_of(network: str) -> Tensor:
+    """(T+1,) the network's squared errors on 200 training pictures."""
+    pictures, labels = (some[: 20 if fast_mode() else 200] for some in load_images())
+    return squared_errors(*pretrained(network), pictures, labels, generator=seeded(1))
+
+
+def far(network: str, measure: str, steps: int, variance: str) -> dict:
+    """The distance of 1,000 ancestral samples, and mean and scatter of that of a hundred, which is much larger: with
+    1,000 steps there are only these."""
+    net, diffusion = pretrained(network)
+    coefficients = ancestral_coefficients
+    if variance == "best":
+        coefficients = partial(best_coefficients, errors=errors_of(network))
+    else:
+        diffusion = replace(diffusion, variance=variance)
+    n = 80 if fast_mode() else 1000 if steps <= 50 else 100
+    samples = generate(
+        net, diffusion, (n, 1, 28, 28), steps, y=CLASSES[:n],
+        sampler=partial(ancestral_steps, coefficients=coefficients), progress=False, generator=seeded(0),
+    )  # fmt: skip
+    hundreds = torch.tensor([frechet_distance(some, reference()) for some in features(samples).split(100)])
+    row = dict(samples=n, hundred=round(hundreds.mean().item(), 2))
+    if n >= 1000:
+        row |= score(samples) | dict(scatter=round(hundreds.std().item(), 2))
+    return row
+
+
+def weighted(weighting: str, seed: int) -> dict:
+    """Lesson 00's network after 400 steps with uniform t: the error of v weighted as another target would."""
+    plain = implied_weights(DIFFUSION.schedule, "v")
+    if weighting == "min-SNR-5":
+        table = min_snr_weights(DIFFUSION, 5.0)
+    else:
+        table = implied_weights(DIFFUSION.schedule, weighting) / plain.clamp(min=1)  # 0 at t = 0
+    torch.manual_seed(seed)
+    options = dict(steps=400, t_around=None, weighting=table, seed=seed)
+    net = train(UNet(1, num_classes=10), DIFFUSION, *load_images(), **options).ema.net
+    return score(drawn(net)) | bits_in_short(net, DIFFUSION)
+
+
+def hybrid(t: str, seed: int) -> dict:
+    """The same network with a learned variance, after 400 steps of the hybrid loss: t uniform, or by the losses."""
+    diffusion = replace(DIFFUSION, variance="learned")
+    torch.manual_seed(seed)
+    net = UNet(1, num_classes=10, learn_variance=True)
+    options = dict(steps=400, t_around=None, t_importance=t == "importance", seed=seed)
+    net = train(net, diffusion, *load_images(), **options).ema.net
+    return score(drawn(net)) | bits_in_short(net, diffusion)
+
+
+def bits_in_short(net: nn.Module, diffusion: GaussianDiffusion) -> dict:
+    """Bits of 100 held-out pictures, each asked at 40 of the 1,000 steps."""
+    pictures, labels = (some[: 20 if fast_mode() else 100] for some in load_images(split="test"))
+    return dict(
+        bits=with_error(bits_per_dim(net, diffusion, pictures, labels, steps=40, generator=seeded(0)).per_image)
+    )
+
+
+def with_error(values: Tensor) -> list[float]:
+    return [round(values.mean().item(), 4), round(values.std().item() / len(values) ** 0.5, 4)]
+
+
+@cache
+def pretrained(network: str = "bundled") -> tuple[UNet, GaussianDiffusion]:
+    return load_pretrained(name=network)[:2]
 
 
 def drawn_from_bundled(steps: int, sampler: Callable, net: nn.Module | None = None) -> Tensor:
@@ -355,7 +483,12 @@ def seeded(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-ROWS = {"training": training_rows, "fewer_steps": fewer_steps_rows, "guidance": guidance_rows}
+ROWS = {
+    "training": training_rows,
+    "fewer_steps": fewer_steps_rows,
+    "guidance": guidance_rows,
+    "improved": improved_rows,
+}
 
 
 def main() -> None:

@@ -17,6 +17,7 @@ from . import (
     lesson09,
     lesson10,
     lesson11,
+    lesson12,
     lesson13,
 )
 from .records import Aim, Betas, Case, Mistake, Seed
@@ -35,6 +36,7 @@ LESSONS = (
     lesson09,
     lesson10,
     lesson11,
+    lesson12,
     lesson13,
 )
 EXERCISES = tuple(record for lesson in LESSONS for record in exercises_of(lesson))  # in the course's order

@@ -20,5 +20,6 @@ from .lesson08 import bias_curves, class_bars, gaussian_pairs, rate_and_distorti
 from .lesson09 import circle, over_calls, two_slopes, visits
 from .lesson10 import accuracy_over_t, against_scale, gradient_maps
 from .lesson11 import against, clouds, field_and_walkers, paths_in_panels
+from .lesson12 import over_steps, weights
 from .lesson13 import symptoms
 from .live import LiveTraining, curve_with_samples
