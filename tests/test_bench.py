@@ -73,6 +73,8 @@ def test_stored_results_are_those_of_the_pages():
         "09_fewer_steps",
         "10_guidance",
         "11_scores_and_equations",
+        "12_improved_ddpm",
+        "13_bug_clinic",
     }  # than the last measurement
     assert set(bench.JOBS) - set(stored) == newer
     for lessons in (True, False):  # a table each
