@@ -152,7 +152,7 @@ def test_make_sets_up_once_copies_opens_and_tests(make, tmp_path):
     assert PROJECT["requires-python"] == ">=3.11"  # whatever comes: PyTorch decides
 
 
-PARTS = ["test", "test TEST_ARGS=tests/test_answers.py tests/test_checks_*.py", "test-browser LESSONS=00 03"]
+PARTS = ["test", "test TEST_ARGS=tests/test_answers.py -k gets_its_verdict", "test-browser LESSONS=00 03"]
 TOOL = """#!/bin/sh
 echo "{tool}: $*, as ${{ATEN_CPU_CAPABILITY:-it is}}, $CI $DDPM_COURSE_FAST"
 [ "$*" != "{fails}" ]
