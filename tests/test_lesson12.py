@@ -1,4 +1,4 @@
-"""The functions of lesson 12's exercises against the package and against plain arithmetic, and the judge of 12.7."""
+"""The functions of lesson 12's exercises against the package and against plain arithmetic, and the judge of 12.6."""
 
 import math
 
@@ -95,7 +95,7 @@ def test_the_rescaled_table_is_a_schedules(schedule):
     assert schedule_through(table[1:], zero_snr=True).beta[-1] == 1
 
 
-# ---- 12.7
+# ---- 12.6
 
 T = 60
 

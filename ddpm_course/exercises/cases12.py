@@ -230,7 +230,7 @@ def min_snr_cases() -> list[Case]:
     return cases
 
 
-# ---- 12.6
+# ---- 12.7
 
 
 def table_of(betas: Betas) -> Tensor:

@@ -1,7 +1,7 @@
 """The exercises of lesson 12: variances, the hybrid loss, a sampler of t to repair, weights and a schedule.
 
 What goes wrong in them is in lesson12.mistakes; the fixed inputs are in cases12. `variances`, `losses`, `weighting`,
-`schedules` and `training.importance` do the same. Of 12.7 there is no one right answer: `trade12` judges.
+`schedules` and `training.importance` do the same. Of 12.6 there is no one right answer: `trade12` judges.
 """
 
 import torch
@@ -148,29 +148,6 @@ def min_snr(snr, predicts, gamma=5.0):
 
 @exercise(
     "12.6",
-    rescaling_cases,
-    first="draw the root of alpha_bar against t. Where does its last point have to go, and which point stays?",
-    tolerance=1e-6,
-)
-def zero_terminal_snr(alpha_bar):
-    """alpha_bar, rescaled so that nothing of x_0 is left at T (Lin et al., 2024, algorithm 1).
-
-    alpha_bar:  (T+1,) float64, falling from alpha_bar_0 = 1; T is 2 or more
-    returns     (T+1,) float64: its root is shifted to 0 at T, and stretched to be what it was
-                at t = 1. Entry 0 stays 1
-    """
-    root = alpha_bar.sqrt()
-    first = root[1]
-    last = root[-1]
-    shifted = root - last
-    stretched = shifted * first / (first - last)
-    new = stretched**2
-    new[0] = 1
-    return new
-
-
-@exercise(
-    "12.7",
     trade_cases,
     first="return torch.ones(T + 1, dtype=torch.float64), and read what the check says of it.",
     tolerance=1e-6,
@@ -191,3 +168,26 @@ def my_weighting(make_schedule, T):
     plain = torch.ones_like(bound)
     mix = 0.6 * bound / bound.sum() + 0.4 * plain / plain.sum()
     return torch.cat([mix.new_zeros(1), mix])
+
+
+@exercise(
+    "12.7",
+    rescaling_cases,
+    first="draw the root of alpha_bar against t. Where does its last point have to go, and which point stays?",
+    tolerance=1e-6,
+)
+def zero_terminal_snr(alpha_bar):
+    """alpha_bar, rescaled so that nothing of x_0 is left at T (Lin et al., 2024, algorithm 1).
+
+    alpha_bar:  (T+1,) float64, falling from alpha_bar_0 = 1; T is 2 or more
+    returns     (T+1,) float64: its root is shifted to 0 at T, and stretched to be what it was
+                at t = 1. Entry 0 stays 1
+    """
+    root = alpha_bar.sqrt()
+    first = root[1]
+    last = root[-1]
+    shifted = root - last
+    stretched = shifted * first / (first - last)
+    new = stretched**2
+    new[0] = 1
+    return new

@@ -1,4 +1,4 @@
-"""The judge of exercise 12.7: what a weighting of t makes of a small network, in bits and in distance, exactly.
+"""The judge of exercise 12.6: what a weighting of t makes of a small network, in bits and in distance, exactly.
 
 The data are the mixture of two peaks (toy.bimodal). The network has twelve hidden units that are the same for all t, so
 that it cannot be right everywhere; what it learns are the weights of its last layer, which the weighted squared error
