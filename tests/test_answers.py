@@ -118,7 +118,15 @@ def copy_in_place(f):
 
 # What takes a network of float32 weights, and what a gradient has to reach: there NumPy and float64 are no right answers.
 NETWORKS = {"residual_forward", "unet_forward", "training_step", "training_loop", "ancestral_loop", "repaired_sampler"}
-NETWORKS |= {"train_once", "draw", "accumulated_gradient", "scaled_step", "state_to_save", "encode", "flow_matching_loss"}
+NETWORKS |= {
+    "train_once",
+    "draw",
+    "accumulated_gradient",
+    "scaled_step",
+    "state_to_save",
+    "encode",
+    "flow_matching_loss",
+}
 FLOWS = {"residual_forward", "unet_forward", "attention", "space_to_depth", "transposed_convolution", "simple_loss"}
 ROWS = {"to_model_range", "to_uint8", "q_step", "q_sample", "predict_x0", "sinusoidal_embedding", "attention"}
 ROWS |= {"space_to_depth", "mean_from_noise", "estimate_x0", "discretised_log_likelihood"}
