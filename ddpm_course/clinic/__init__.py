@@ -3,7 +3,7 @@
 p = clinic.admit(3)
 p.symptoms()                          what everybody sees
 p.ask("range of the data")            one probe of the doctor, which counts; clinic.PROBES lists them
-p.diagnose("pixels in [0, 1]")        clinic.BUGS lists the diagnoses, clinic.code of a patient is shown after it
+p.diagnose("pixels in [0, 1]")        clinic.BUGS lists the diagnoses; the right one shows the ill function
 p.treat(repaired)                     the patient with your function
 clinic.chart()
 """
