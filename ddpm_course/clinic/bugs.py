@@ -91,9 +91,10 @@ def reason(bug: Bug, seen: dict[str, str], finds: Iterable[str]) -> str:
         return f"{begins[0].upper()}{begins[1:]} {but} {subject} would {would}, and here it {does}."
     begins = "All that you see would look the same."
     if found := [probe for probe in bug.finds if probe not in finds]:
-        return f"{begins} But {quoted(found)} would find something, and here it finds nothing."
+        does = "they find" if len(found) > 1 else "it finds"
+        return f"{begins} But {quoted(found)} would find something, and here {does} nothing."
     if left := [probe for probe in finds if probe not in bug.finds]:
-        return f"{begins} But {quoted(left)} finds something here, which this would not explain."
+        return f"{begins} But {quoted(left)} find{'s' * (len(left) == 1)} something here, which this would not explain."
     raise ValueError(f"nothing tells {bug.name!r} from this patient")
 
 

@@ -1,7 +1,7 @@
 """The ten patients: what each of them has, what it shows, and what it does once its code is repaired (lesson 13)."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
@@ -28,6 +28,7 @@ class Card:
     sampler:   "ancestral" or "DDIM"
     path:      probes that lead to the diagnosis
     seen:      what it shows, where that is not what its one bug does
+    unlike:    why it is not some other bug, where the facts of bugs.txt don't say it
     """
 
     says: str
@@ -38,6 +39,7 @@ class Card:
     sampler: str = "ancestral"
     path: tuple[str, ...] = ()
     seen: dict[str, str] | None = None
+    unlike: dict[str, str] = field(default_factory=dict)
 
     @property
     def shows(self) -> dict[str, str]:
@@ -93,6 +95,10 @@ CARDS = {  # 0 is the one that the lesson treats itself
         "draw", ("stops_early", "same_noise_for_all"), ("the loop ends early", "the same noise for all"),
         path=("variety of the samples", "noise in the samples"),
         seen={"grid": "both", "loss": "usual", "by t": "usual", "pixels": "spread"},
+        unlike={
+            "noise in the last step": "It would look much the same. But the noise of this sampler has the variance β̃, "
+            "which is 0 in the last step, so noise that is added there would be none."
+        },
     ),
     10: Card(
         "There is always some grain left, whichever sampler I take.",

@@ -95,7 +95,8 @@ class Patient:
             else:
                 if name not in self.wrong:
                     self.wrong.append(name)
-                print(textwrap.fill(f"Not {name!r}. {reason(ALL[name], self.card.shows, self.card.finds)}", 96))
+                why = self.card.unlike.get(name) or reason(ALL[name], self.card.shows, self.card.finds)
+                print(textwrap.fill(f"Not {name!r}. {why}", 96))
 
     def _right(self, name: str) -> None:
         bug = ALL[name]
@@ -125,7 +126,7 @@ class Patient:
         """The patient with your function: samples before and after. It is cleared once the diagnosis is right, too."""
         name = self.card.function
         if getattr(function, "__module__", "").startswith("ddpm_course"):
-            print(f"Patient {self.number} waits for your repair: solve its exercise first.")
+            print(f"Patient {self.number} is not repaired yet: solve its exercise first.")
             return None
         self.cured = True
         model = treated(self.card, function)

@@ -22,7 +22,7 @@ def data_range(patient: Patient) -> tuple[str, str | None]:
             return value, (
                 "Floats in [0, 1] were cast to integers, which leaves 0 and 1 only. Keep the floats, or scale to 0…255."
             )
-        wrong = "Integers outside 0…255 are no pixels." if low < 0 or high > 255 else None
+        wrong = "Integers outside 0…255 aren't pixel values." if low < 0 or high > 255 else None
         return value, wrong
     distinct = len(given.flatten()[:200_000].unique())
     if distinct <= 3:
@@ -74,7 +74,7 @@ def tables(patient: Patient) -> tuple[str, str | None]:
     if equal:
         return f"alpha_bar does not fall at {equal} of {schedule.T} steps", (
             "The table was made or kept in half precision, where neighbours near 1 round to the same number, or it is "
-            "no cumulative product of 1 - beta. Compute it in float64 and cast at the end."
+            "not the cumulative product of 1 - beta. Compute it in float64 and cast at the end."
         )
     inside = level > 0
     product = (1 - beta).cumprod(0)

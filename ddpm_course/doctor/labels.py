@@ -19,7 +19,7 @@ def use_of_labels(patient: Patient) -> Verdict:
     change = max(apart(patient.answer(t), patient.answer(t, labels="others")) for t in times)
     value = f"with other labels the answer changes by {change:.1%}"
     if change < 0.005:
-        return value, "The network does not hear y: its code is never added, or labels were always dropped in training."
+        return value, "The network ignores y: its code is never added, or labels were always dropped in training."
     return value, None
 
 
@@ -56,7 +56,7 @@ def no_label(patient: Patient) -> Verdict:
     allowed = sum(1.15 * patient.linear(t) + 0.03 for t in times)  # labels may well be worth much
     if none > allowed and none > 1.3 * right:
         return value, (
-            "The null class was never trained (labels were dropped never, or for the wrong items), so guidance would "
+            "The null class was never trained (labels were never dropped, or for the wrong items), so guidance would "
             "push away from noise. Drop 10 % of the labels in training."
         )
     return value, None

@@ -42,8 +42,8 @@ def losses_jumps(patient: Patient) -> Verdict:
     value = f"it rises to at most {rise:.2g} times the least so far"
     if rise > 1.8:
         return value, (
-            "The training jumps or turns around: the learning rate is too high, no warmup, no clipping of gradients, "
-            "a resumed run without its optimizer's state, or bad images in some batches."
+            "The training jumps or turns around: the learning rate is too high, warm-up or clipping of gradients is "
+            "missing, the run was resumed without its optimizer's state, or some batches hold bad images."
         )
     return value, None
 
@@ -65,12 +65,12 @@ def losses_level(patient: Patient) -> Verdict:
     value = f"it ends at {end:.3g}; answering 0 costs {zero:.2g}, a linear filter {linear:.2g}"
     if end > 1.6 * zero:
         return value, (
-            "Worse than saying nothing: the squares are summed where their mean belongs, the training diverged, or "
+            "Worse than answering 0: the squares are summed where their mean belongs, the training diverged, or "
             "the target has another scale."
         )
     if end > 0.75 * zero and end > 1.2 * linear:
         return value, (
-            "No better than saying nothing: the loss compares with a noise that is not in x_t (drawn again), the "
+            "Hardly better than answering 0: the loss compares with a noise that is not in x_t (drawn again), the "
             "learning rate is far too small or 0, or gradients are cleared before the step."
         )
     return value, None

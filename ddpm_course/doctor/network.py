@@ -31,7 +31,7 @@ def answer(patient: Patient) -> Verdict:
             "The training diverged or overflowed in half precision, or an embedding divides by 0. Look at the losses "
             "for the first step that is not finite."
         )
-    return f"finite, {tuple(x.shape[1:])} an item", None
+    return f"finite, {tuple(x.shape[1:])} per item", None
 
 
 @probe(
@@ -47,7 +47,7 @@ def twice(patient: Patient) -> Verdict:
         difference = apart(*(patient.ask(x, t, y, as_it_is=True) for _ in range(2)))
     value = f"two calls differ by {difference:.2%}"
     if difference > 0.001:
-        return value, "Dropout is still on, or something else is drawn in the network: call net.eval() before sampling."
+        return value, "Dropout is still on, or something else in it is random: call net.eval() before sampling."
     return value, None
 
 
@@ -102,7 +102,7 @@ def target(patient: Patient) -> Verdict:
     otherwise, _ = patient.best_told()  # a wrong t looks like another target, but then another t explains more
     if best != predicts and errors[best] < min(0.5, otherwise) * errors[predicts]:
         return f"{value}, of {best} {errors[best]:.0%}", (
-            f"The network was trained to say {best}, and is read as {predicts}: a sign is turned, or GaussianDiffusion("
+            f"The network predicts {best}, and is read as {predicts}: a sign is turned, or GaussianDiffusion("
             "predicts=...) differs between training and sampling."
         )
     output, wanted = torch.cat(outputs), torch.cat([patient.target(t) for t in patient.times])
@@ -131,7 +131,7 @@ def averaged(patient: Patient) -> Verdict:
     if ours > 1.15 * theirs:
         return value, (
             "The average still holds much of the random weights it began with: its memory, 1 / (1 - decay) steps, is "
-            "longer than the training. Let the decay grow as (1 + n) / (10 + n), or average before no step."
+            "longer than the training. Let the decay grow as (1 + n) / (10 + n), or begin to average later."
         )
     return value, None
 
@@ -149,7 +149,7 @@ def error_by_t(patient: Patient) -> Verdict:
     if excess > 1:
         flat = all(float(patient.answer(t).square().mean()) < 0.05 for t in patient.times)
         return value, (
-            "The network says almost nothing: the noise in the loss is not the one in x_t, the learning rate is 0 or "
+            "Its answers are almost 0: the noise in the loss is not the one in x_t, the learning rate is 0 or "
             "far too small, or gradients never reach it."
             if flat
             else "A matrix product would do better, so the network has not learnt this task: too few steps or a wrong "

@@ -27,7 +27,7 @@ def sampling(patient: Patient) -> Verdict:
     shift, chance, spread = levels(last, images)
     if shift > 0.3 + chance or not 0.6 < spread < 1.5:
         return value, (
-            "Every answer is a little wrong in the same direction, and sampling adds that up: an error at large t "
+            "Every answer is a little wrong in the same direction, and that adds up in sampling: an error at large t "
             "decides brightness and contrast. Were t near T ever drawn in training?"
         )
     off = tint(last, images) if patient.pictures else torch.zeros(1)
@@ -80,9 +80,9 @@ def samples_range(patient: Patient) -> Verdict:
     value = f"from {low:.3g} to {high:.3g}, the images from {images.min():.3g} to {images.max():.3g}"
     if patient.samples.is_floating_point() and low >= 0:
         if high > 2.5:
-            return value, "The samples are 0…255 and the images -1…1: compare the same kind."
+            return value, "The samples are 0…255 and the images -1…1: put both on one scale."
         if high <= 1.01 and images.min() < -0.5:
-            return value, "The samples were turned into [0, 1] for showing: hand them in as the sampler made them."
+            return value, "The samples were scaled to [0, 1] for showing (hand in the sampler's own), or clipped to it."
     if outside > 0.02:
         return f"{value}; {outside:.0%} far outside", (
             "x left the data's range: x_0 was divided by alpha_bar or alpha in place of its root, a coefficient of "
@@ -170,7 +170,7 @@ def samples_level(patient: Patient) -> Verdict:
 def samples_tint(patient: Patient) -> Verdict:
     samples, images = made(patient), patient.images.float()
     if not patient.pictures or images.shape[1] == 1:
-        raise UnjudgedError("the data have no colours")
+        raise UnjudgedError("the data has no colours")
     off = tint(samples, images)
     value = "channels are off by " + ", ".join(f"{c:+.2f}" for c in off.tolist())
     if float(off.abs().max() / images.std()) > 0.25:
@@ -187,7 +187,7 @@ def samples_tint(patient: Patient) -> Verdict:
 def samples_detail(patient: Patient) -> Verdict:
     samples, images = made(patient), some_images(patient)
     if not patient.pictures:
-        raise UnjudgedError("the data are no pictures")
+        raise UnjudgedError("the data isn't made of pictures")
     ratio = steepness(samples) / max(steepness(images), 1e-9)
     value = f"edges have {ratio:.0%} of the energy of the images'"
     if ratio < 0.5:
@@ -216,7 +216,7 @@ def steepness(x: Tensor) -> float:
 def samples_copies(patient: Patient) -> Verdict:
     samples, images = made(patient), patient.images.float()
     if images[0].numel() < 64 or len(images) < 32:
-        raise UnjudgedError("copies can't be told in so few numbers or among so few images")
+        raise UnjudgedError("there are too few numbers or too few images to tell copies")
     near = nearest_neighbours(samples.flatten(1), images.flatten(1))[0][:, 0]
     usual = nearest_neighbours(some_images(patient)[:128].flatten(1), images.flatten(1), 2)[0][:, 1].median()
     share = float((near < 0.25 * usual).float().mean())

@@ -76,7 +76,7 @@ def use_of_t(patient: Patient) -> Verdict:
     value = f"told t = {times[0]} or {times[-1]}, the same x gets answers {change:.1%} apart"
     if change < 0.02:
         return value, (
-            "The network hardly hears t: the embedding is never added, is multiplied by a weight that stayed 0, t is "
+            "The network hardly uses t: the embedding is never added, is multiplied by a weight that stayed 0, t is "
             "rounded to one value before it, or it is on another scale than in training (t / T)."
         )
     return value, None
@@ -115,7 +115,7 @@ def told(patient: Patient) -> Verdict:
     if count < 4:
         raise UnjudgedError(f"the schedule has only {count} clearly different levels of noise")
     left, places = patient.best_told()
-    value = f"told the best of {count} times instead of the right one, it would miss {left:.0%} of what it does"
+    value = f"told the best of {count} times instead of the right one, its error would be {left:.0%} of what it is"
     if left < 0.8:
         backwards = float((places * (torch.arange(count) - (count - 1) / 2)).sum()) < 0
         return value, (
@@ -146,7 +146,7 @@ def one_off(patient: Patient) -> Verdict:
     # A network's own errors look like a shift too, but like another one at every t: this is how much they differ.
     weights = 1 / (variances + (shifts.var() - variances.mean()).clamp(min=0))
     offset, deviation = float((weights * shifts).sum() / weights.sum()), float(weights.sum() ** -0.5)
-    value = f"its answers fit t {offset:+.2f} ± {deviation:.2f} best"
+    value = f"its answers fit best with t shifted by {offset:+.2f} ± {deviation:.2f}"
     if 0.5 < abs(offset) < 2 and abs(offset) > 2.5 * deviation:
         way = "later than" if offset > 0 else "earlier than"
         return value, (

@@ -20,11 +20,13 @@ from .lesson04 import far_off, published  # noqa: F401, used by mistakes of less
 from .lesson05 import simple_loss  # noqa: F401, used by mistakes of lesson 05
 from .written import exercise
 
+DIAGNOSE = "diagnose the patient. With the right diagnosis the clinic shows you the function that is to be repaired."
+
 
 @exercise(
     "13.1",
     cases13.byte_cases,
-    first="diagnose the patient first. Then follow the bytes 0 and 255 through its code, line by line.",
+    first=DIAGNOSE,
     tolerance=1e-5,
 )
 def prepare_pixels(pixels):
@@ -41,7 +43,7 @@ def prepare_pixels(pixels):
 @exercise(
     "13.2",
     guided_cases,
-    first="diagnose the patient first. Then put scale 1 and scale 0 into its code: which of the two must come out?",
+    first=DIAGNOSE,
 )
 def steer(net, xt, t, y, scale):
     """Classifier-free guidance: the estimate without labels, moved towards the one with them.
@@ -65,7 +67,7 @@ def steer(net, xt, t, y, scale):
 @exercise(
     "13.3",
     training_cases,
-    first="diagnose the patient first. Then compare its code with Algorithm 1, one line at a time.",
+    first=DIAGNOSE,
 )
 def train_once(net, schedule, optimizer, x0, t, noise):
     """One step of Algorithm 1: the network learns to estimate the noise in x_t.
@@ -90,7 +92,7 @@ def train_once(net, schedule, optimizer, x0, t, noise):
 @exercise(
     "13.4",
     cases13.move_cases,
-    first="diagnose the patient first. Then write the two weights of the mean down, and compare them with its code.",
+    first=DIAGNOSE,
     linear=("x0", "xt", "z"),
 )
 def ancestral_move(schedule, x0, xt, t, s, z):
@@ -121,7 +123,7 @@ def ancestral_move(schedule, x0, xt, t, s, z):
 @exercise(
     "13.5",
     embedding_cases,
-    first="diagnose the patient first. Then ask of each line of its code what it is for.",
+    first=DIAGNOSE,
     tolerance=1e-3,
     free=("t",),
 )
@@ -143,7 +145,7 @@ def time_code(t, dim):
 @exercise(
     "13.6",
     cases13.chain_cases,
-    first="diagnose the patient first. Then work out what is left of x_0 after T = 100 of its steps.",
+    first=DIAGNOSE,
     tolerance=1e-6,
 )
 def chain_betas(T, first=1e-4, last=0.02):
@@ -162,7 +164,7 @@ def chain_betas(T, first=1e-4, last=0.02):
 @exercise(
     "13.7",
     decay_cases,
-    first="diagnose the patient first. Then work out by hand what its average holds after 1, 10 and 1,000 updates.",
+    first=DIAGNOSE,
     tolerance=1e-6,
     any_float=True,
     free=("n",),
@@ -184,7 +186,7 @@ def average_keeps(n, half_life=6931):
 @exercise(
     "13.8",
     ddim_cases,
-    first="diagnose the patient first. Then ask which part of x_t is noise, and how much of it x_s is to have.",
+    first=DIAGNOSE,
     linear=("x0", "xt", "z"),
 )
 def ddim_move(schedule, x0, xt, t, s, z, eta=0.0):
@@ -219,7 +221,7 @@ def ddim_move(schedule, x0, xt, t, s, z, eta=0.0):
 @exercise(
     "13.9",
     cases13.draw_cases,
-    first="diagnose the patient first. Then read its code against Algorithm 2, one line at a time.",
+    first=DIAGNOSE,
 )
 def draw(net, schedule, shape, times, generator):
     """Algorithm 2 of Ho et al. (2020) along any times, with the steps of ancestral_move.
@@ -249,7 +251,7 @@ def draw(net, schedule, shape, times, generator):
 @exercise(
     "13.10",
     lambda: step_cases(first=0),
-    first="diagnose the patient first. Then work out the variance of its x_t for x_0 = 0, at any t.",
+    first=DIAGNOSE,
     linear=("x0", "noise"),
     sampled=True,
 )
