@@ -17,7 +17,7 @@ from matplotlib.patches import Rectangle
 
 NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "solutions" / "13_bug_clinic.ipynb"
 PAGE = (1190.6, 841.9)  # A3, in points
-MARGIN, TITLE, GAP = 28, 46, 8  # around the page, above the table, around the text in it
+MARGIN, TITLE, GAP = 28, 46, 9  # around the page, above the table, around the text in it
 SHARES = (0.2, 0.4, 0.18, 0.22)  # of the width, for each column
 STYLES = (dict(weight="bold"), {}, dict(color="#0b5394", weight="bold"), {})
 LEADING = 1.22
