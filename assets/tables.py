@@ -33,6 +33,7 @@ from ddpm_course.diffusion import GaussianDiffusion, q_sample
 from ddpm_course.exercises.lesson08 import inside_balls
 from ddpm_course.files import write_atomically
 from ddpm_course.guidance import ClassifierGuided
+from ddpm_course.losses import BOUND_SHARE, bound_share, term_of_output
 from ddpm_course.metrics import frechet_distance, memorised, nearest_neighbours
 from ddpm_course.modes import fast_mode
 from ddpm_course.nets import Guided
@@ -337,6 +338,7 @@ def improved_rows() -> Iterator[Job]:
             yield dict(part="weighting", weighting=weighting, seed=seed), weighted
         for t in ("uniform", "importance"):
             yield dict(part="importance", t=t, seed=seed), hybrid
+        yield dict(part="hybrid", stopped=False, seed=seed), hybrid
     for steps in (10, 25, 50, 1000):
         for variance in CHOSEN:
             yield dict(part="variance", measure="distance", steps=steps, variance=variance), partial(far, "bundled")
@@ -421,14 +423,21 @@ def weighted(weighting: str, seed: int) -> dict:
     return score(drawn(net)) | bits_in_short(net, DIFFUSION)
 
 
-def hybrid(t: str, seed: int) -> dict:
-    """The same network with a learned variance, after 400 steps of the hybrid loss: t uniform, or by the losses."""
+def hybrid(seed: int, t: str = "uniform", stopped: bool = True) -> dict:
+    """The same network with a learned variance, after 400 steps of the hybrid loss: t uniform, or by the losses; and
+    with the gradient of the bound's share stopped before the estimate, or not."""
     diffusion = replace(DIFFUSION, variance="learned")
     torch.manual_seed(seed)
     net = UNet(1, num_classes=10, learn_variance=True)
     options = dict(steps=400, t_around=None, t_importance=t == "importance", seed=seed)
-    net = train(net, diffusion, *load_images(), **options).ema.net
+    with patch("ddpm_course.losses.bound_share", bound_share if stopped else whole_share):
+        net = train(net, diffusion, *load_images(), **options).ema.net
     return score(drawn(net)) | bits_in_short(net, diffusion)
+
+
+def whole_share(diffusion: GaussianDiffusion, output: Tensor, x0: Tensor, xt: Tensor, t: Tensor) -> Tensor:
+    """The bound's share of the hybrid loss, of which the estimate of x_0 learns as well."""
+    return (BOUND_SHARE * diffusion.schedule.T * term_of_output(diffusion, output, x0, xt, t)).to(output.dtype)
 
 
 def bits_in_short(net: nn.Module, diffusion: GaussianDiffusion) -> dict:
