@@ -3,6 +3,7 @@
     OMP_NUM_THREADS=1 python assets/tables.py training      lesson 07's, some two hours on one core
     OMP_NUM_THREADS=1 python assets/tables.py fewer_steps   lesson 09's, somewhat over one hour
     OMP_NUM_THREADS=1 python assets/tables.py guidance      lesson 10's, somewhat over one hour
+    OMP_NUM_THREADS=1 python assets/tables.py improved      lesson 12's, some two hours
     OMP_NUM_THREADS=1 python assets/tables.py improved      lesson 12's, one hour and a half
 
 A row is stored in assets/tables/ as soon as it is measured, so an interrupted run goes on where it stopped. To measure
