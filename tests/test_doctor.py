@@ -61,7 +61,6 @@ def test_a_small_trained_network_is_healthy():
     assert not names(examination), examination.table()
 
 
-@pytest.mark.skipif(not CLINIC.exists(), reason="the networks of lesson 13 are not there yet")
 @pytest.mark.parametrize("later, state", [(0, "sound"), (1, "suspicious"), (-1, "suspicious")])
 def test_a_network_of_a_minute_is_seen_to_be_told_t_one_off(later, state):
     net, diffusion, _ = load_checkpoint(CLINIC, "cpu")

@@ -12,7 +12,6 @@ sys.path.append(str(ROOT / "assets"))
 
 import wall
 
-needs_lesson = pytest.mark.skipif(not wall.NOTEBOOK.exists(), reason="lesson 13 is not written yet")
 TABLE = "| what you see | suspects | probe | lesson |\n|---|---|---|---|\n| It is $x_t$. | much `here`; no $0$ | `one`, `two` | 06 A, B; 07 C |"
 
 
@@ -25,13 +24,11 @@ def headings() -> set[str]:
     return found
 
 
-@needs_lesson
 def test_the_page_is_of_the_notebook_s_present_table():
     page = (ROOT / "assets" / "bug_clinic.pdf").read_bytes()
     assert wall.digest(wall.table()).encode() in page, "run: python assets/make.py wall"
 
 
-@needs_lesson
 def test_every_probe_is_on_the_wall_and_every_lesson_has_its_section():
     body = wall.rows(wall.table())[1:]
     assert 14 <= len(body) <= 20 and all(len(cells) == 4 and all(cells) for cells in body)

@@ -13,15 +13,14 @@ from torch import Tensor, nn
 
 from ..data import load_images
 from ..exercises import edits, lesson13
-from ..exercises.written import USUAL, sources
+from ..exercises.written import USUAL, exercises_of, sources
 from ..schedules import Schedule
 from ..times import spaced_timesteps
 from ..unet import UNet
 
 SIZE, T, STEPS = 16, 100, 25
 ETA = 0.5  # of DDIM: with none the small network draws badly
-FUNCTIONS = {name: f for name, f in vars(lesson13).items() if hasattr(f, "exercise")}
-FUNCTIONS = {name: f for name, f in FUNCTIONS.items() if f.__module__ == lesson13.__name__}
+FUNCTIONS = {record.name: record.reference for record in exercises_of(lesson13)}
 
 
 def changes_of(name: str, *mistakes: str) -> str:

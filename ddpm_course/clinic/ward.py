@@ -46,7 +46,7 @@ class Patient:
         title = f"Patient {self.number}: {self.card.sampler} sampling in 25 steps, guidance scale {SCALE:g}"
         figure = plots.symptoms(
             model.samples, CLASS_NAMES, about["losses"], about["times"], about["by_t"], model.images, title=title,
-            alt=f"Patient {self.number}: thirty samples, three of each class, and three small diagrams",
+            alt=f"Patient {self.number}: {len(model.samples)} samples, as many of each class, and three small diagrams",
         )  # fmt: skip
         return in_colors(figure, 32)
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import torch
 
-from .lesson06 import posterior_cases, repair_cases
+from .lesson06 import posterior_cases
 from .records import Case
 
 
@@ -62,8 +62,3 @@ def chain_cases() -> list[Case]:
             label += f", {name} = {value:g}"
         cases.append(Case(label, args, facts))
     return cases
-
-
-def draw_cases() -> list[Case]:
-    """Those of lesson 06's sampler."""
-    return repair_cases()

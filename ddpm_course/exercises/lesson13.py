@@ -18,6 +18,7 @@ from .cases09 import ddim_cases
 from .cases10 import guided_cases
 from .lesson04 import far_off, published  # noqa: F401, used by mistakes of lesson 04
 from .lesson05 import simple_loss  # noqa: F401, used by mistakes of lesson 05
+from .lesson06 import repair_cases
 from .written import exercise
 
 DIAGNOSE = "diagnose the patient. With the right diagnosis the clinic shows you the function that is to be repaired."
@@ -220,7 +221,7 @@ def ddim_move(schedule, x0, xt, t, s, z, eta=0.0):
 
 @exercise(
     "13.9",
-    cases13.draw_cases,
+    repair_cases,
     first=DIAGNOSE,
 )
 def draw(net, schedule, shape, times, generator):
