@@ -36,7 +36,7 @@ test: $(VENV)/.test  ## set up, run every test
 notebooks: $(VENV)/.test  ## run the sources and build the student edition: make notebooks LESSONS="00 02"
 	$(PY) -m ddpm_course.classroom build $(LESSONS)
 
-bench: $(VENV)/.bench  ## measure the course beside other packages (two hours): make bench BENCH_ARGS=--short
+bench: $(VENV)/.test  ## measure the course beside other packages (two hours): make bench BENCH_ARGS=--short
 	$(PY) tests/benchmarks/bench.py $(BENCH_ARGS)
 
 test-install: $(VENV)/.test  ## install in empty environments and test there (slow)
@@ -64,10 +64,6 @@ $(VENV)/.lab: requirements.txt pyproject.toml | $(PY)
 
 $(VENV)/.test: requirements.txt pyproject.toml | $(PY)
 	$(PY) -m pip install -e '.[test]' -r requirements.txt || $(NO_TORCH)
-	@touch $@ $(VENV)/.lab
-
-$(VENV)/.bench: requirements.txt pyproject.toml | $(PY)
-	$(PY) -m pip install -e '.[bench]' -r requirements.txt || $(NO_TORCH)
 	@touch $@ $(VENV)/.lab
 
 $(VENV)/.browser: requirements.txt pyproject.toml | $(PY)

@@ -149,7 +149,7 @@ SEVERAL = ("Paths of the chain", "Pairs of Gaussians")  # nobody has to tell whi
 def watch(told: Path) -> None:
     """From now on a line is written for every figure of this process: what colour alone tells in it, and its text.
 
-    In a lesson's kernel: see test_notebooks, which runs them all.
+    In a lesson's kernel: see test_notebooks.
     """
 
     def describe(figure):

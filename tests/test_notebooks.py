@@ -3,13 +3,12 @@
 import os
 import re
 import sys
-from copy import deepcopy
 from pathlib import Path
 
 import lessons
 import pytest
-from courses import python, run
-from nbformat.v4 import new_code_cell
+from courses import python, run, save
+from nbformat.v4 import new_code_cell, new_notebook
 
 from ddpm_course.classroom import build, editions, verify
 
@@ -50,19 +49,30 @@ def test_every_check_is_right_about_both_editions(lesson):
         assert re.search(r"\bnot attempted\b", student.printed(cell)), f"{cell}: {student.printed(cell)}"
 
 
+WATCHED = """
+from pathlib import Path
+import test_accessibility
+test_accessibility.watch(Path({}))
+"""
+
+
 @lessons.every_edition
-def test_runs_from_top_to_bottom(lesson):
+def test_runs_from_top_to_bottom_and_no_figure_speaks_by_colour_alone(lesson, tmp_path):
     """nbval in fast mode: no cell fails or writes to standard error, marked outputs are the stored ones.
 
     The student edition has nothing solved, as after Colab's "Run all" on the first day.
     """
+    figures = tmp_path / "figures"
+    save(tmp_path / "profile_default" / "startup" / "watch.py", WATCHED.format(repr(str(figures))))
     options = ["--nbval-lax", "--nbval-cell-timeout=120", "--tb=short", "--color=no", "-q", "-o", "addopts="]
     plugins = ["-p", "nbval_quiet", "-p", "no:cacheprovider"]
-    settings = os.environ | {"DDPM_COURSE_FAST": "1", "PYTHONPATH": str(TESTS)}
+    settings = os.environ | {"DDPM_COURSE_FAST": "1", "PYTHONPATH": str(TESTS), "IPYTHONDIR": str(tmp_path)}
     settings.pop("MPLBACKEND")  # figures are drawn as a reader's are
     done = run(sys.executable, "-m", "pytest", *options, *plugins, lesson.path, env=settings)
     if done.returncode:
         pytest.fail(done.stdout[-8000:] + done.stderr[-2000:], pytrace=False)
+    shown = figures.read_text(encoding="utf-8").splitlines()
+    assert len(shown) >= 5 and [figure for figure in shown if not figure.startswith("[]")] == []
 
 
 ALONE = """
@@ -72,23 +82,20 @@ sys.path.insert(0, ".")
 import my_ddpm
 print([name for name in sys.argv[1:] if not callable(getattr(my_ddpm, name, None))])
 """
-WATCHED = """
-from pathlib import Path
-import test_accessibility
-test_accessibility.watch(Path("figures"))
-"""
 
 
-def test_all_solved_leaves_a_library_that_needs_no_course_and_no_figure_speaks_by_colour_alone(tmp_path):
+def test_all_solved_leaves_a_library_that_needs_no_course(tmp_path):
     """Solved from the first lesson to the last in one folder, away from the clone: my_ddpm.py stands alone."""
-    wanted = []
+    wanted, cells = [], []
     for name in lessons.NAMES:
         lesson = lessons.read("solutions", name)
-        wanted += exercises(lesson).values()
-        notebook = deepcopy(lesson.notebook)
-        notebook.cells.insert(0, new_code_cell(WATCHED))
-        build.execute(notebook, tmp_path, name=name, fast=True, DDPM_COURSE_SAVE="1", PYTHONPATH=str(TESTS))
-    figures = (tmp_path / "figures").read_text().splitlines()
-    assert len(figures) > 80 and [figure for figure in figures if not figure.startswith("[]")] == []
+        wanted += (checked := exercises(lesson)).values()
+        needed = {"setup", "imports", *checked, *(cell.replace("check", "ex") for cell in checked)}
+        cells += [
+            new_code_cell("%reset -f"),
+            *(new_code_cell(cell.source) for cell in lesson.code if cell.id in needed),
+        ]
+    notebook = new_notebook(cells=cells, metadata=lesson.notebook.metadata)
+    build.execute(notebook, tmp_path, fast=True, DDPM_COURSE_SAVE="1")
     assert python("-I", "-c", ALONE, *wanted, cwd=tmp_path) == "[]\n"
     python("-m", "ddpm_course.checks", "my_ddpm.py", cwd=tmp_path)  # says with its exit code that all are solved
