@@ -1,25 +1,25 @@
 """The exercises of lesson 13: ten functions of a small diffusion model, one for each patient of the clinic.
 
 Together they are the patients' code: `ddpm_course.clinic` trains and samples with them, as they stand here or with a
-change that the catalogue knows. What goes wrong in them is in lesson13.mistakes.
+change that the catalogue knows. Five are solutions of earlier lessons under another name. `train_once`,
+`ancestral_move` and `draw` are not: they have one loss and one variance to choose from, and they call the patients' own
+functions, so that a fault in one of these shows. What goes wrong in all ten is in lesson13.mistakes.
 """
 
 from itertools import pairwise
 
 import torch
 
-from ..diffusion import q_sample  # noqa: F401, used by mistakes of lesson 05
 from . import cases13
-from .cases import step_cases
-from .cases04 import embedding_cases
 from .cases05 import training_cases
-from .cases07 import decay_cases
-from .cases09 import ddim_cases
-from .cases10 import guided_cases
-from .lesson04 import far_off, published  # noqa: F401, used by mistakes of lesson 04
+from .lesson02 import q_sample
+from .lesson04 import far_off, published, sinusoidal_embedding  # noqa: F401, two of them used by mistakes of lesson 04
 from .lesson05 import simple_loss  # noqa: F401, used by mistakes of lesson 05
 from .lesson06 import repair_cases
-from .written import exercise
+from .lesson07 import ema_decay
+from .lesson09 import ddim_step
+from .lesson10 import guided_noise
+from .written import again, exercise
 
 DIAGNOSE = "diagnose the patient. With the right diagnosis the clinic shows you the function that is to be repaired."
 
@@ -41,28 +41,7 @@ def prepare_pixels(pixels):
     return 2 * share - 1
 
 
-@exercise(
-    "13.2",
-    guided_cases,
-    first=DIAGNOSE,
-)
-def steer(net, xt, t, y, scale):
-    """Classifier-free guidance: the estimate without labels, moved towards the one with them.
-
-    net:      net(x, t, y) with (B,) labels y; label net.num_classes is the null class
-    xt:       (B, ...) data at noise level t, float32
-    t, y:     (B,) integers
-    scale:    a number, or (B,) one for each image: 0 ignores y, 1 is plain conditional sampling
-    returns   (B, ...) the guided estimate, in the dtype of xt
-    """
-    column = (-1,) + (1,) * (xt.ndim - 1)  # (B, 1, ..., 1)
-    null = torch.full_like(y, net.num_classes)
-    labels = torch.cat([y, null])
-    both = net(torch.cat([xt, xt]), torch.cat([t, t]), labels)  # (2B, ...): one call
-    with_label, without = both.chunk(2)
-    scale = torch.as_tensor(scale, dtype=xt.dtype, device=xt.device)
-    scale = scale.reshape(column)
-    return without + scale * (with_label - without)
+steer = again(guided_noise, "13.2", "steer", first=DIAGNOSE)
 
 
 @exercise(
@@ -121,26 +100,7 @@ def ancestral_move(schedule, x0, xt, t, s, z):
     return mean + std * z
 
 
-@exercise(
-    "13.5",
-    embedding_cases,
-    first=DIAGNOSE,
-    tolerance=1e-3,
-    free=("t",),
-)
-def time_code(t, dim):
-    """The code of t that this patient's network was trained with.
-
-    t:       (B,) integers
-    dim:     number of features, even
-    returns  (B, dim) in float32: cosines, then sines, of t at dim / 2 frequencies; frequency i,
-             from 0 on, is 10000 ** (-i / (dim / 2))
-    """
-    i = torch.arange(dim // 2, device=t.device)
-    frequencies = 10_000.0 ** (-i / (dim // 2))
-    angles = t[:, None].float() * frequencies  # (B, dim / 2)
-    cos, sin = angles.cos(), angles.sin()
-    return torch.cat([cos, sin], dim=1)
+time_code = again(sinusoidal_embedding, "13.5", "time_code", first=DIAGNOSE)
 
 
 @exercise(
@@ -162,61 +122,10 @@ def chain_betas(T, first=1e-4, last=0.02):
     return for_length.clamp(max=0.999)
 
 
-@exercise(
-    "13.7",
-    decay_cases,
-    first=DIAGNOSE,
-    tolerance=1e-6,
-    any_float=True,
-    free=("n",),
-)
-def average_keeps(n, half_life=6931):
-    """The share of the old average of the weights that the n-th update keeps.
-
-    n:          an int: 1 for the first update, which is the first after the random weights
-    half_life:  a number of updates above 0. Late in a run, what the average holds now counts
-                exactly half as much after so many of them
-    returns     a number in (0, 1): the decay with that half-life, or the warm-up's
-                (1 + n) / (10 + n) as long as that is smaller
-    """
-    longest = 0.5 ** (1 / half_life)
-    warm_up = (1 + n) / (10 + n)
-    return min(longest, warm_up)
+average_keeps = again(ema_decay, "13.7", "average_keeps", first=DIAGNOSE)
 
 
-@exercise(
-    "13.8",
-    ddim_cases,
-    first=DIAGNOSE,
-    linear=("x0", "xt", "z"),
-)
-def ddim_move(schedule, x0, xt, t, s, z, eta=0.0):
-    """x_s of DDIM (Song et al., 2021, eqs. 12 and 16) for any 0 <= s < t.
-
-    schedule:  schedule.alpha_bar is the table, (T+1,) in float64
-    x0:        (B, ...) the estimate of x_0, clipped already, float32
-    xt:        (B, ...) data at noise level t
-    t, s:      one int each for the whole batch, or (B,) integers each
-    z:         same shape, standard normal
-    eta:       how much of the noise is fresh: the variance sigma^2 of z is eta^2 times
-               beta-tilde, that of the ancestral step from t to s
-    returns    (B, ...) x_s in float32, on the device of xt
-    """
-    ab_t = schedule.alpha_bar[t]
-    ab_s = schedule.alpha_bar[s]
-    beta = 1 - ab_t / ab_s
-    variance = eta**2 * beta * (1 - ab_s) / (1 - ab_t)
-    signal_t = ab_t.sqrt()
-    sigma_t = (1 - ab_t).sqrt()
-    signal_s = ab_s.sqrt()
-    on_noise = (1 - ab_s - variance).clamp(min=0).sqrt()
-    std = variance.sqrt()
-    column = (-1,) + (1,) * (xt.ndim - 1)  # (B, 1, ..., 1)
-    weights = (signal_t, sigma_t, signal_s, on_noise, std)
-    weights = [w.to(xt.dtype).to(xt.device).reshape(column) for w in weights]
-    signal_t, sigma_t, signal_s, on_noise, std = weights
-    noise = (xt - signal_t * x0) / sigma_t  # what x_t holds, if x0 is right
-    return signal_s * x0 + on_noise * noise + std * z
+ddim_move = again(ddim_step, "13.8", "ddim_move", first=DIAGNOSE)
 
 
 @exercise(
@@ -249,25 +158,4 @@ def draw(net, schedule, shape, times, generator):
     return x
 
 
-@exercise(
-    "13.10",
-    lambda: step_cases(first=0),
-    first=DIAGNOSE,
-    linear=("x0", "noise"),
-    sampled=True,
-)
-def add_noise(schedule, x0, t, noise):
-    """Draw x_t from q(x_t | x_0).
-
-    schedule:  has the table schedule.alpha_bar, (T+1,) in float64
-    x0:        (B, ...) clean data in float32
-    t:         (B,) integers in 0...T, or one int for the whole batch
-    noise:     same shape as x0, standard normal
-    returns    (B, ...) in float32, on the device of x0
-    """
-    column = (-1,) + (1,) * (x0.ndim - 1)  # (B, 1, ..., 1)
-    ab = schedule.alpha_bar  # (T+1,) in float64
-    signal = ab.sqrt()
-    sigma = (1 - ab).sqrt()
-    signal, sigma = (w.to(x0.dtype).to(x0.device)[t].reshape(column) for w in (signal, sigma))
-    return signal * x0 + sigma * noise
+add_noise = again(q_sample, "13.10", "add_noise", first=DIAGNOSE)

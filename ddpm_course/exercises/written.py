@@ -15,10 +15,10 @@ import inspect
 import math
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
-from types import ModuleType
+from types import FunctionType, ModuleType
 
 import einops
 import numpy as np
@@ -54,6 +54,7 @@ class Exercise:
     aim:        what is asked for, if not the reference's values
     flows:      the arguments that gradients must reach through the result, because a training depends on it
     free:       the arguments whose whole numbers could as well be others; grading asks for results on such
+    repeats:    the exercise whose solution this one's is too, if there is one
     """
 
     number: str
@@ -69,6 +70,7 @@ class Exercise:
     aim: Aim | None = None
     flows: tuple[str, ...] = ()
     free: tuple[str, ...] = ()
+    repeats: "Exercise | None" = None
 
     @cached_property
     def cases(self) -> list[Case]:
@@ -146,13 +148,29 @@ def exercise(
     return write
 
 
+def again(solution: Callable, number: str, name: str, *, first: str) -> Callable:
+    """A solution as the right answer of one more exercise, which needs a name of its own and belongs to its lesson.
+
+    It finds what that lesson's module has. Its mistakes are written down there, or inherited (`with` in a catalogue).
+    """
+    record = replace(solution.exercise, number=number, name=name, first=first, repeats=solution.exercise)
+    module = sys.modules[f"{__package__}.lesson{record.lesson}"]
+    record.reference = FunctionType(solution.__code__, vars(module), name, solution.__defaults__)
+    record.reference.exercise = record
+    return record.reference
+
+
 @cache
 def sources(module: str) -> dict[str, str]:
     """The text of every function of a module, by its name, decorators left out."""
     text = inspect.getsource(sys.modules[module])
     lines = text.splitlines(keepends=True)
     functions = [node for node in ast.parse(text).body if isinstance(node, ast.FunctionDef)]
-    return {node.name: "".join(lines[node.lineno - 1 : node.end_lineno]) for node in functions}
+    texts = {node.name: "".join(lines[node.lineno - 1 : node.end_lineno]) for node in functions}
+    for record in exercises_of(sys.modules[module]):
+        if earlier := record.repeats:
+            texts[record.name] = earlier.source.replace(earlier.name, record.name, 1)
+    return texts
 
 
 @cache
