@@ -4,10 +4,11 @@ from copy import deepcopy
 
 import lessons
 import pytest
+import torch
 
 from ddpm_course.classroom import editions
 from ddpm_course.classroom.verify import exercise_faults
-from ddpm_course.exercises import EXERCISES, lesson02
+from ddpm_course.exercises import EXERCISES, lesson02, lesson10, lesson13
 from ddpm_course.exercises.catalogue import Catalogue
 from ddpm_course.exercises.edits import CannotChange, changed, wrong_function
 from ddpm_course.exercises.reading import Misspelt, read
@@ -106,6 +107,17 @@ def test_every_change_in_the_catalogues_applies(exercise):
         for variant in mistake.variants:
             assert all(callable(version.function) for version in (variant, *variant.versions))
     assert exercise.name in catalogue(exercise.reference.__module__).sections
+
+
+def test_a_solution_can_be_the_right_answer_of_one_more_exercise():
+    """Under another name, with the other lesson's mistakes, and with no change to the exercise that it was before."""
+    earlier, exercise = lesson10.guided_noise.exercise, lesson13.steer.exercise
+    assert exercise in EXERCISES and exercise.reference is lesson13.steer and exercise.first == lesson13.DIAGNOSE
+    assert earlier in EXERCISES and earlier.reference is lesson10.guided_noise and earlier.first != exercise.first
+    assert exercise.cell == earlier.cell.replace("guided_noise", "steer")
+    assert "unrepaired" in {mistake.id for mistake in exercise.mistakes} - {mistake.id for mistake in earlier.mistakes}
+    one_more = wrong_function("steer", "return … + 1", sources(lesson13.__name__), vars(lesson13))
+    assert torch.equal(one_more(*exercise.cases[0].args), lesson10.guided_noise(*earlier.cases[0].args) + 1)
 
 
 GIVEN = {"attention-class": "SelfAttention", "block-class": "Block", "unet-class": "MyUNet"}

@@ -16,10 +16,10 @@ TESTS = Path(__file__).parent
 
 
 def exercises(lesson: lessons.Lesson) -> dict[str, str]:
-    """Which function each check cell checks, from its one line `f = checks.f(f)`."""
+    """Which function each check cell checks, from its one line `f = checks.f(f)`, below a title where it is folded."""
     found = {}
     for cell in filter(editions.is_check, lesson.code):
-        line = re.fullmatch(r"(\w+) = checks\.(\w+)\(\1\)", cell.source.strip())
+        line = re.fullmatch(r"(?:# @title .*\n)?(\w+) = checks\.(\w+)\(\1\)", cell.source.strip())
         assert line and line[1] == line[2], f"{cell.id} is not of the form f = checks.f(f): {cell.source}"
         found[cell.id] = line[1]
     return found
@@ -47,6 +47,14 @@ def test_every_check_is_right_about_both_editions(lesson):
     for cell in checked:
         assert re.search(r"\bsolved\b", lesson.printed(cell)), f"{cell}: {lesson.printed(cell)}"
         assert re.search(r"\bnot attempted\b", student.printed(cell)), f"{cell}: {student.printed(cell)}"
+
+
+@lessons.every_edition
+def test_the_first_line_of_a_folded_cell_is_a_title(lesson):
+    """JupyterLab and Colab show it; in the clinic a function's name would tell where a patient is ill."""
+    for cell in lesson.code:
+        places = {"cellView", "jupyter"} & set(cell.metadata)
+        assert places == (set() if not cell.source.startswith("# @title ") else {"cellView", "jupyter"}), cell.id
 
 
 WATCHED = """

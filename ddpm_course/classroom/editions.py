@@ -19,6 +19,7 @@ STUB = "raise NotImplementedError  # your code here"
 KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 NOTEBOOK_METADATA = ("accelerator", "colab", "kernelspec", "language_info")  # the first two choose Colab's machine
 CELL_METADATA = ("cellView", "ddpm_course", "jupyter", "nbgrader", "slideshow", "tags")
+FOLDED = "# @title Your answer goes here\n"  # all that is seen of an exercise while it is folded up
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
@@ -186,8 +187,9 @@ def text_of(cell) -> tuple[str, str] | None:
         return text.rstrip(), f"the text of {name} stands in ddpm_course/exercises/{lesson}.py"
     for exercise in exercises.EXERCISES:
         if cell.id == f"ex-{exercise.number.replace('.', '-')}":
-            place = f"ddpm_course/exercises/lesson{exercise.lesson}.py"
-            return exercise.cell, f"the text of exercise {exercise.number} stands in {place}"
+            place = f"ddpm_course/exercises/lesson{(exercise.repeats or exercise).lesson}.py"
+            title = FOLDED * (cell.metadata.get("cellView") == "form")
+            return title + exercise.cell, f"the text of exercise {exercise.number} stands in {place}"
     return None
 
 

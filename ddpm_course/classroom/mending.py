@@ -4,15 +4,11 @@ nbgrader gives up over what happens in every class: a cell that is there twice s
 check that was deleted, or a stub that was copied below an answer, costs a right answer its points.
 """
 
-import re
-
 from nbformat.v4 import new_code_cell, new_markdown_cell
 from nbgrader.api import Gradebook
 from nbgrader.preprocessors import NbGraderPreprocessor
 
-from .grading.submissions import defined, essence
-
-CHECK = re.compile(r"^(\w+) = checks\.\1\(\w*\)[ \t]*(#.*)?$", re.MULTILINE)
+from .grading.submissions import CHECK, defined, essence
 
 
 class Mend(NbGraderPreprocessor):

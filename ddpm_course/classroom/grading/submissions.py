@@ -18,6 +18,7 @@ from ..editions import is_check, is_solution, lessons, read
 LARGEST = 20 << 20  # bytes of a notebook; one with every figure and animation of a lesson has under 1 MB
 MOST_CELLS, MOST_CODE = 2000, 1 << 20  # cells with code, and characters in them; a lesson has 200 and 80,000
 DEEPEST = 30  # folders, one inside the other
+CHECK = re.compile(r"^(\w+) = checks\.\1\(\w*\)[ \t]*(#.*)?$", re.MULTILINE)
 
 
 @dataclass
@@ -62,7 +63,7 @@ def course(root: Path) -> list[Lesson]:
     for name in lessons(root):
         path, cells, previous = root / "notebooks" / f"{name}.ipynb", [], None
         for cell in (cell for cell in read(path).cells if cell.cell_type == "code"):
-            if is_check(cell) and previous is not None and (match := re.match(r"(\w+) = checks\.\1\(", cell.source)):
+            if is_check(cell) and previous is not None and (match := CHECK.search(cell.source)):
                 cells[-1] = (previous.id, previous.source, match[1])
             elif not is_check(cell):
                 cells.append((cell.id, cell.source, None))
