@@ -2,8 +2,8 @@
 
 Together they are the patients' code: `ddpm_course.clinic` trains and samples with them, as they stand here or with a
 change that the catalogue knows. Five are solutions of earlier lessons under another name. `train_once`,
-`ancestral_move` and `draw` are not, because those of lessons 05 and 06 offer a choice of losses and variances, and
-because these call the patients' own functions, where a fault may be. What goes wrong in all ten is in lesson13.mistakes.
+`ancestral_move` and `draw` are shorter than those of lessons 05 and 06, which choose among losses and variances, and
+they call the patients' own functions, so that a fault in one of these shows. What goes wrong is in lesson13.mistakes.
 """
 
 from itertools import pairwise
