@@ -22,6 +22,7 @@ from ddpm_course.exercises.lesson11 import (
 )
 from ddpm_course.exercises.records import Case
 from ddpm_course.schedules import cosine_schedule, linear_schedule, schedule_through
+from ddpm_course.unet import UNet
 
 F64 = torch.float64
 N = 500
@@ -189,3 +190,65 @@ def test_the_masked_bound_is_the_entropy_where_the_network_is_right():
     u = (torch.arange(10_000, dtype=F64) + 0.5) / 10_000
     cost = u**2 * 2 * math.log(2)  # both masked, with probability u²: each is guessed with 1/2
     assert (cost / u).mean().item() == pytest.approx(math.log(2), abs=1e-3)
+
+
+def test_principal_components_keep_what_the_singular_value_decomposition_keeps(lesson, monkeypatch):
+    """To 1e-3 (a level of grey is 8e-3), of 16 and of 64 numbers, on garments that the components were not made from."""
+    monkeypatch.setenv("DDPM_COURSE_FAST", "1")
+    names = lesson.run("budget", "road-pca")
+    flat, mean = names["pixels"].double().flatten(1), names["pixels"].double().mean(0).flatten()
+    _, _, axes = torch.linalg.svd(flat - mean, full_matrices=False)
+    for count in (16, 64):
+        few = (names["garments"].double().flatten(1) - mean) @ axes[:count].T
+        right = (few @ axes[:count] + mean).clamp(-1, 1)
+        assert (names["by_pca"](count).flatten(1) - right).abs().max() < 1e-3
+
+
+def test_a_latent_network_costs_what_its_layers_add_up_to(lesson):
+    """Multiplications of every convolution and linear layer, counted by hooks, and 2 n² c for attention between n
+    places of c channels: to 1 % of what the lesson prints, which is rounded to a million."""
+    printed = [line[-1] for line in lesson.numbers("latent-cost")]
+    kinds = [(4, (64,), 1, 7, 49 * 49), (1, (64,), 1, 28, 784 * 784), (1, (32, 64), 2, 28, 49 * 49)]
+    for found, (channels, widths, patch, side, pairs) in zip(printed, kinds, strict=True):
+        net, counts = UNet(channels, widths, patch=patch, num_classes=10), []
+
+        def count(layer, inputs, output, counts=counts):
+            places = (
+                output[0, 0].numel() if isinstance(layer, torch.nn.Conv2d) else output[0].numel() // len(layer.bias)
+            )
+            counts.append(layer.weight.numel() * places)
+
+        for layer in net.modules():
+            if isinstance(layer, torch.nn.Conv2d | torch.nn.Linear):
+                layer.register_forward_hook(count)
+        net(torch.zeros(1, channels, side, side), torch.ones(1, dtype=torch.long))
+        assert found == pytest.approx((sum(counts) + 2 * pairs * widths[-1]) / 1e6, rel=0.01, abs=0.5)
+
+
+def test_what_is_said_of_three_trainings_is_what_they_show(lesson):
+    """Where the lesson says that one of the two is ahead its worst training is better than the other's best one; where
+    it says that you cannot tell, they overlap."""
+    rows = {int(row[0]): row[1:] for row in lesson.numbers("both-scores") if len(row) == 9}
+    assert list(rows) == [1, 2, 3, 5, 10, 50]
+    for steps, (*scores, ahead, of) in rows.items():
+        flow, diffusion = scores[:3], scores[3:]
+        assert of == 3
+        if steps in (1, 3, 5):
+            assert ahead == 3 and max(flow) < min(diffusion)
+        elif steps == 2:
+            assert ahead == 0 and max(diffusion) < min(flow)
+        else:
+            assert max(flow) >= min(diffusion) and max(diffusion) >= min(flow)
+
+
+def test_latents_are_said_to_keep_what_they_keep(lesson):
+    """The stored numbers: neither way to 196 numbers is far ahead, and no sample is closer than the garments that went
+    through the same decoder. The text gives them as they are printed."""
+    (spread,), *kept = lesson.numbers("latent-keeps")
+    (_, itself), (share, far), (our_share, our_far) = kept
+    assert 0.3 < spread < 1 and itself < 0.5
+    assert 90 <= our_share <= share and abs(far - our_far) < 1.5
+    (floor, _), (drawn, count) = lesson.numbers("latent-samples")[-2:]
+    assert count == 300 and floor < drawn < 10
+    said = lesson.source("latent-keeps-see") + lesson.source("latent-grid-see")
+    assert all(f"{number:g}" in said for number in (share, our_share, far, our_far, floor, drawn))
