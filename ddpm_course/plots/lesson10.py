@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
-import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -37,12 +36,15 @@ def accuracy_over_t(times: Sequence[int], curves: dict[str, Sequence[float]], ch
 
 
 @style()
-def gradient_maps(gradients: dict[str, Tensor]) -> Figure:
-    """Gradients with respect to an image (H, W), each on its own scale: orange up, blue down."""
-    figure, axes = panels(gradients, 2.7)
+def gradient_maps(name: str, image: Tensor, gradients: dict[str, Tensor]) -> Figure:
+    """An image in [-1, 1] (H, W), and gradients with respect to it, each on its own scale: orange up, purple down."""
+    figure, (first, *axes) = panels([name, *gradients], 2.1)
+    first.imshow(image, cmap="gray", vmin=-1, vmax=1)
     for ax, map_ in zip(axes, gradients.values(), strict=True):
         limit = map_.abs().max().item() or 1.0
-        ax.imshow(torch.as_tensor(map_), cmap="PuOr_r", vmin=-limit, vmax=limit)
+        ax.imshow(map_, cmap="PuOr_r", vmin=-limit, vmax=limit)
+    for ax in figure.axes:
         ax.set(xticks=[], yticks=[])
         ax.grid(False)
-    return finish(figure, f"What would change the image, pixel by pixel, side by side: {', '.join(gradients)}")
+    alt = f"An image, and beside it what would change it, pixel by pixel: {', '.join(gradients)}"
+    return finish(figure, alt)
