@@ -19,7 +19,8 @@ FALLBACK = "The lesson goes on with the course's version."
 
 def heading(exercise: Exercise, verdict: Verdict) -> str:
     """The first line: mark, exercise, status."""
-    return f"{MARKS[verdict.status]} Exercise {exercise.number}, {exercise.name}: {TITLES[verdict.status]}."
+    name = "" if exercise.secret and verdict.status == "not attempted" else f", {exercise.name}"
+    return f"{MARKS[verdict.status]} Exercise {exercise.number}{name}: {TITLES[verdict.status]}."
 
 
 def show_verdict(exercise: Exercise, verdict: Verdict) -> None:

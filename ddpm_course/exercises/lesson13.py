@@ -21,13 +21,16 @@ from .lesson09 import ddim_step
 from .lesson10 import guided_noise
 from .written import again, exercise
 
-DIAGNOSE = "diagnose the patient. With the right diagnosis the clinic shows you the function that is to be repaired."
+PATIENT = dict(
+    first="diagnose the patient. With the right diagnosis the clinic shows you the function that is to be repaired.",
+    secret=True,
+)
 
 
 @exercise(
     "13.1",
     cases13.byte_cases,
-    first=DIAGNOSE,
+    **PATIENT,
     tolerance=1e-5,
 )
 def prepare_pixels(pixels):
@@ -41,13 +44,13 @@ def prepare_pixels(pixels):
     return 2 * share - 1
 
 
-steer = again(guided_noise, "13.2", "steer", first=DIAGNOSE)
+steer = again(guided_noise, "13.2", "steer", **PATIENT)
 
 
 @exercise(
     "13.3",
     training_cases,
-    first=DIAGNOSE,
+    **PATIENT,
 )
 def train_once(net, schedule, optimizer, x0, t, noise):
     """One step of Algorithm 1: the network learns to estimate the noise in x_t.
@@ -72,7 +75,7 @@ def train_once(net, schedule, optimizer, x0, t, noise):
 @exercise(
     "13.4",
     cases13.move_cases,
-    first=DIAGNOSE,
+    **PATIENT,
     linear=("x0", "xt", "z"),
 )
 def ancestral_move(schedule, x0, xt, t, s, z):
@@ -100,13 +103,13 @@ def ancestral_move(schedule, x0, xt, t, s, z):
     return mean + std * z
 
 
-time_code = again(sinusoidal_embedding, "13.5", "time_code", first=DIAGNOSE)
+time_code = again(sinusoidal_embedding, "13.5", "time_code", **PATIENT)
 
 
 @exercise(
     "13.6",
     cases13.chain_cases,
-    first=DIAGNOSE,
+    **PATIENT,
     tolerance=1e-6,
 )
 def chain_betas(T, first=1e-4, last=0.02):
@@ -122,16 +125,16 @@ def chain_betas(T, first=1e-4, last=0.02):
     return for_length.clamp(max=0.999)
 
 
-average_keeps = again(ema_decay, "13.7", "average_keeps", first=DIAGNOSE)
+average_keeps = again(ema_decay, "13.7", "average_keeps", **PATIENT)
 
 
-ddim_move = again(ddim_step, "13.8", "ddim_move", first=DIAGNOSE)
+ddim_move = again(ddim_step, "13.8", "ddim_move", **PATIENT)
 
 
 @exercise(
     "13.9",
     repair_cases,
-    first=DIAGNOSE,
+    **PATIENT,
 )
 def draw(net, schedule, shape, times, generator):
     """Algorithm 2 of Ho et al. (2020) along any times, with the steps of ancestral_move.
@@ -158,4 +161,4 @@ def draw(net, schedule, shape, times, generator):
     return x
 
 
-add_noise = again(q_sample, "13.10", "add_noise", first=DIAGNOSE)
+add_noise = again(q_sample, "13.10", "add_noise", **PATIENT)

@@ -54,6 +54,7 @@ class Exercise:
     aim:        what is asked for, if not the reference's values
     flows:      the arguments that gradients must reach through the result, because a training depends on it
     free:       the arguments whose whole numbers could as well be others; grading asks for results on such
+    secret:     its name would say too much to somebody who has not begun
     repeats:    the exercise whose solution this one's is too, if there is one
     """
 
@@ -70,6 +71,7 @@ class Exercise:
     aim: Aim | None = None
     flows: tuple[str, ...] = ()
     free: tuple[str, ...] = ()
+    secret: bool = False
     repeats: "Exercise | None" = None
 
     @cached_property
@@ -135,25 +137,27 @@ def exercise(
     aim: Aim | None = None,
     flows: tuple[str, ...] = (),
     free: tuple[str, ...] = (),
+    secret: bool = False,
 ) -> Callable[[Callable], Callable]:
     """Make a function the right answer of an exercise of its name: its attribute `exercise` is the record then."""
 
     def write(function: Callable) -> Callable:
         function.exercise = Exercise(
             number, function.__name__, function, cases, first, linear, sampled, tolerance, any_float, given, aim, flows,
-            free,
+            free, secret,
         )  # fmt: skip
         return function
 
     return write
 
 
-def again(solution: Callable, number: str, name: str, *, first: str) -> Callable:
+def again(solution: Callable, number: str, name: str, **other) -> Callable:
     """A solution as the right answer of one more exercise, which needs a name of its own and belongs to its lesson.
 
+    other: what else differs in the record
     It finds what that lesson's module has. Its mistakes are written down there, or inherited (`with` in a catalogue).
     """
-    record = replace(solution.exercise, number=number, name=name, first=first, repeats=solution.exercise)
+    record = replace(solution.exercise, number=number, name=name, repeats=solution.exercise, **other)
     module = sys.modules[f"{__package__}.lesson{record.lesson}"]
     record.reference = FunctionType(solution.__code__, vars(module), name, solution.__defaults__)
     record.reference.exercise = record
