@@ -24,12 +24,12 @@ from ddpm_course.diffusion import GaussianDiffusion
 from ddpm_course.doctor import examine
 from ddpm_course.files import write_atomically
 from ddpm_course.samplers import generate
-from ddpm_course.schedules import linear_schedule
+from ddpm_course.schedules import cosine_schedule, linear_schedule
 from ddpm_course.training import train
 
 RESULTS = Path(__file__).with_name("doctor.json")
 KEPT = ROOT / "work" / "doctor"
-SIZE, STEPS, BATCH = 12, 400, 32
+SIZE, STEPS, BATCH, T = 12, 400, 32, 100
 WIDTHS = {  # of our small relatives, and anything else that they must be told
     "diffusers": dict(width=16),
     "smalldiffusion": dict(width=32, size=SIZE),
@@ -67,7 +67,8 @@ def mistakes(net: nn.Module, diffusion: GaussianDiffusion, images: Tensor) -> di
 
 def trained(name: str, images: Tensor) -> tuple[nn.Module, GaussianDiffusion, list]:
     """The network with its averaged weights, and its losses."""
-    _, diffusion, keywords = lesson_00()
+    _, lesson, keywords = lesson_00()
+    diffusion = GaussianDiffusion(cosine_schedule(T), lesson.predicts)
     torch.manual_seed(0)
     net = importlib.import_module(f"peer_{name}").build(diffusion.schedule, **WIDTHS[name])
     weights, losses = KEPT / f"{name}.safetensors", KEPT / f"{name}.json"

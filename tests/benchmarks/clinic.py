@@ -1,0 +1,262 @@
+"""What each diagnosis of lesson 13 looks like, measured: every one is made and looked at, and bugs.txt says the same.
+
+    OMP_NUM_THREADS=1 python tests/benchmarks/clinic.py              what is not in clinic.json yet
+    OMP_NUM_THREADS=1 python tests/benchmarks/clinic.py "no clamp"   this one, whether it is stored or not
+    OMP_NUM_THREADS=1 python tests/benchmarks/clinic.py --show F     and what a learner would see, in the folder F
+
+A mistake is made in the patients' code as the catalogues write it. Where it spoils the training, a network is trained
+with it as the healthy one was, and kept in work/clinic. All together take about half an hour on one quiet core.
+"""
+
+import argparse
+import json
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from ddpm_course import doctor, plots
+from ddpm_course.classifier import classify, features
+from ddpm_course.classroom.editions import ROOT
+from ddpm_course.clinic.bugs import ALL, VIEWS
+from ddpm_course.clinic.code import (
+    FUNCTIONS, T, Told, changed, changes_of, make_samples, network, pictures, with_parts,
+)  # fmt: skip
+from ddpm_course.clinic.patients import SCALE
+from ddpm_course.data import ASSETS, CLASS_NAMES
+from ddpm_course.diffusion import GaussianDiffusion
+from ddpm_course.doctor.samples import roughness, steepness
+from ddpm_course.exercises import lesson01
+from ddpm_course.exercises.edits import wrong_function
+from ddpm_course.exercises.written import USUAL, sources
+from ddpm_course.files import write_atomically
+from ddpm_course.metrics import frechet_distance, nearest_neighbours
+from ddpm_course.pixels import to_unit_range
+from ddpm_course.schedules import Schedule
+from ddpm_course.training.checkpoints import load_checkpoint, save_checkpoint
+from ddpm_course.unet import UNet
+
+RESULTS = Path(__file__).with_name("clinic.json")
+KEPT = ROOT / "work" / "clinic"
+STEPS, PEAK = 800, 4e-3  # the healthy network has twice as many, its control here has as many
+FEW = 48  # training images of the network that knows them by heart
+DROPOUT = 0.1
+
+
+@dataclass(frozen=True)
+class Case:
+    """How a diagnosis is made.
+
+    changes:  of the patients' functions: a mistake of the catalogue, or the change itself
+    network:  a file of assets/patients; "" for one that is trained with these changes and options
+    options:  of that training
+    dropout:  how much of it is left on
+    half:     ᾱ is computed in bfloat16
+    bytes_as: a mistake of lesson 01's to_uint8, through which the samples go
+    """
+
+    changes: dict[str, str] = field(default_factory=dict)
+    network: str = "healthy"
+    options: dict = field(default_factory=dict)
+    sampler: str = "ancestral"
+    dropout: float = 0.0
+    half: bool = False
+    bytes_as: str = ""
+
+
+def sampling(sampler: str = "ancestral", bytes_as: str = "", **changes: str) -> Case:
+    return Case(changes, sampler=sampler, bytes_as=bytes_as)
+
+
+def training(network: str = "", dropout: float = 0.0, half: bool = False, peak=PEAK, data=slice(None), shuffled=False,
+             steps=STEPS, **changes: str) -> Case:  # fmt: skip
+    return Case(changes, network, dict(peak=peak, data=data, shuffled=shuffled, steps=steps), dropout=dropout, half=half)
+
+
+CASES = {
+    "pixels in [0, 1]": training("pixels", prepare_pixels="unrepaired"),
+    "pixels 0 to 255": training(prepare_pixels="bytes"),
+    "no clamp": sampling(draw="not_clipped", bytes_as="no_clamp"),  # where estimates are clipped, no clamp is needed
+    "variance for the root": training("mixing", add_noise="unrepaired"),
+    "alpha for alpha bar": training(add_noise="alpha_for_alpha_bar"),
+    "betas of a longer chain": training("chain", chain_betas="unrepaired"),
+    "betas backwards": training(chain_betas="falling"),
+    "a table in half precision": training(half=True),
+    "t never arrives": training(time_code="return torch.zeros(len(t), dim)"),
+    "codes over the rows": training(time_code="wrong_axis"),
+    "dropout left on": training(dropout=DROPOUT),
+    "noise drawn again": training("target", train_once="unrepaired"),
+    "a sum for the mean": training(train_once='loss = F.mse_loss(predicted, noise, reduction="sum")'),
+    "another target": training(train_once="target_x0"),
+    "a sign turned around": training(train_once="target_with_sign"),
+    "noise in the last step": sampling(draw="if s > 0 => if s >= 0", ancestral_move="large_to_the_end"),
+    "the loop ends early": sampling(draw="stops_early"),
+    "told the wrong t": sampling(draw="told_s"),
+    "no noise in the steps": sampling(draw="no_noise"),
+    "all steps for one": sampling(ancestral_move="unrepaired"),
+    "clipped to [0, 1]": sampling(draw="clipped_to_0_1"),
+    "the same noise for all": sampling(draw="same_noise_for_all"),
+    "no warm-up of the average": Case({"average_keeps": "unrepaired"}, "unwarmed"),
+    "learning rate too high": training(peak=25 * PEAK),
+    "learning rate too low": training(peak=PEAK / 100),
+    "learnt by heart": training(data=slice(FEW), steps=1500),
+    "a root missing in DDIM": sampling("DDIM", ddim_move="unrepaired"),
+    "guidance turned around": sampling(steer="unrepaired"),
+    "labels mixed up": training(shuffled=True),
+    "nothing": Case(),
+    "nothing, 800 steps": training(),  # the control of the trainings
+    "patient 9": sampling(draw="stops_early and same_noise_for_all"),
+}
+
+
+# ---- the thirty, made
+
+
+def parts_of(case: Case) -> dict:
+    """The patients' functions, with the case's changes."""
+    parts = dict(FUNCTIONS)
+    for place, change in case.changes.items():
+        known = {mistake.id for mistake in FUNCTIONS[place].exercise.mistakes}
+        change = changes_of(place, change) if change in known or " and " in change else change
+        parts[place] = changed(place, place, change)
+        if place == "add_noise":
+            parts["train_once"] = changed("train_once", place, change)
+    if parts["draw"] is not FUNCTIONS["draw"]:
+        parts["draw"] = with_parts(parts["draw"], ancestral_move=parts["ancestral_move"])
+    return parts
+
+
+def schedule_of(case: Case, parts: dict) -> Schedule:
+    schedule = Schedule(parts["chain_betas"](T))
+    if case.half:
+        schedule.alpha_bar = schedule.alpha.bfloat16().cumprod(0)
+    return schedule
+
+
+def network_of(name: str, case: Case, parts: dict) -> tuple[UNet, dict]:
+    """The network, and what is told about its training; trained if it isn't there yet."""
+    if case.network:
+        net, _, about = load_checkpoint(ASSETS / "patients" / case.network, "cpu")
+        return net.float(), about
+    file = KEPT / name.replace(" ", "_")
+    if not file.with_suffix(".safetensors").exists():
+        sys.path.insert(0, str(ROOT / "assets"))
+        import patients  # assets/patients.py
+
+        images, labels = (x[case.options["data"]] for x in pictures(None))
+        if case.options["shuffled"]:
+            labels = labels[torch.randperm(len(labels), generator=torch.Generator().manual_seed(4))]
+        weights, diffusion, about = patients.trained(
+            parts, case.options["steps"], name, net=network(case.dropout), schedule=schedule_of(case, parts), data=(images, labels),
+            peak=case.options["peak"],
+        )  # fmt: skip
+        save_checkpoint(file, patients.holding(network(case.dropout), weights["average"]), diffusion, **about)
+    net, _, about = load_checkpoint(file, "cpu")
+    return net, about
+
+
+def examined(name: str) -> tuple[doctor.Patient, Tensor, dict]:
+    """The model as the doctor is handed it, with 100 samples, ten of each class; its training images as bytes; and what
+    is told of its training."""
+    case = CASES[name]
+    parts = parts_of(case)
+    net, about = network_of(name, case, parts)
+    net = Told(net, parts["time_code"]).train(case.dropout > 0)
+    schedule = schedule_of(case, parts)
+    samples = make_samples(net, schedule, torch.arange(10).repeat(10), parts, case.sampler, SCALE, seed=3)
+    if case.bytes_as:
+        mistakes = {mistake.id: mistake.variants[0].change for mistake in lesson01.to_uint8.exercise.mistakes}
+        to_bytes = wrong_function("to_uint8", mistakes[case.bytes_as], sources(lesson01.__name__), USUAL)
+        samples = to_unit_range(to_bytes(samples))
+    images, labels = pictures()
+    raw = {"healthy": "raw", "unwarmed": "raw"}.get(case.network)
+    raw = raw and load_checkpoint(ASSETS / "patients" / raw, "cpu")[0].float()
+    diffusion = GaussianDiffusion(schedule, "noise")
+    if case.options.get("shuffled"):
+        labels = labels[torch.randperm(len(labels), generator=torch.Generator().manual_seed(4))]
+    if case.options.get("data", slice(None)) != slice(None):
+        images, labels = (x[case.options["data"]] for x in pictures(None))
+    prepared = parts["prepare_pixels"](images)
+    return doctor.admit(net, diffusion, prepared, labels, samples, about["losses"], raw=raw), images, about
+
+
+# ---- what is seen, in numbers
+
+
+def share(true: Tensor) -> float:
+    return float(true.float().mean())
+
+
+def large(x: Tensor) -> Tensor:
+    """28 x 28 pixels, for the classifier."""
+    return interpolate(x, (28, 28), mode="bilinear").clamp(-1, 1)
+
+
+def numbers(samples: Tensor, prepared: Tensor, images: Tensor, about: dict) -> dict[str, float]:
+    """What tells the words apart: of the losses, the loss by t, the values of pixels, and the grid.
+
+    samples:  (100, 1, 16, 16), ten of each class, in the order of the classes
+    prepared: the training images as the patient's code prepares them
+    images:   the same as bytes
+    """
+    losses, by_t = torch.tensor(about["losses"]), torch.tensor(about["by_t"])
+    garments = to_unit_range(pictures()[0])
+    x, labels = samples.clamp(-1, 1), torch.arange(len(samples)) % 10
+    near = nearest_neighbours(x.flatten(1), to_unit_range(images).flatten(1))[0][:, 0]
+    usual = nearest_neighbours(garments[:200].flatten(1), garments.flatten(1), 2)[0][:, 1].median()
+    far = torch.pdist(garments[:500].flatten(1)).mean()
+    alike = [torch.pdist(x[labels == k].flatten(1)) / far for k in range(10)]
+    border = torch.ones(16, 16, dtype=torch.bool)
+    border[2:-2, 2:-2] = False
+    found = dict(
+        first=losses[0], last=losses[-3:].mean(), least=losses.min(),
+        jump=(losses[1:] / losses.cummin(0).values[:-1]).max(),
+        small_t=by_t[0], next_t=by_t[1:4].mean(), middle_t=by_t[9], large_t=by_t[-1],
+        mean=samples.mean(), std=samples.std(), dark=share(samples < -0.2), black=share(samples < -0.9),
+        bright=share(samples > 0.9), outside=share(samples.abs() > 1.01), images_dark=share(prepared < -0.2),
+        level=x.mean() - garments.mean(), contrast=x.std() / garments.std(), border=share(x[..., border] > -0.8),
+        grain=roughness(x), edges=steepness(x) / steepness(garments), ends=share(x.abs() > 0.97),
+        grey=share(x.abs() < 0.3),
+        near=near.mean() / usual, copies=share(near < 0.25 * usual), alike=torch.stack(alike).mean(),
+        same=share(torch.cat(alike) < 0.02), asked=share(classify(large(x)) == labels),
+        frechet=frechet_distance(features(large(x)), features(large(garments))),
+    )  # fmt: skip
+    return {key: float(f"{float(value):.3g}") for key, value in found.items()}
+
+
+def row(name: str, show: Path | None = None) -> dict:
+    patient, images, about = examined(name)
+    found = [probe.name for probe in doctor.PROBES if doctor.ask(patient, probe.name).state == "suspicious"]
+    if show:
+        show.mkdir(parents=True, exist_ok=True)
+        figure = plots.symptoms(patient.samples[:30], CLASS_NAMES, about["losses"], about["times"], about["by_t"],
+                                patient.images, title=name, alt=name)  # fmt: skip
+        figure.savefig(show / f"{name.replace(' ', '_')}.png", dpi=100)
+    return dict(name=name, finds=found, numbers=numbers(patient.samples, patient.images, images, about))
+
+
+def read() -> dict[str, dict]:
+    stored = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else []
+    return {entry["name"]: entry for entry in stored}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("names", nargs="*", help="diagnoses; what is not stored yet unless given")
+    parser.add_argument("--show", type=Path, help="a folder for what a learner would see")
+    args = parser.parse_args()
+    if unknown := set(args.names) - set(CASES):
+        parser.error(f"there is no {', '.join(unknown)}; there are {', '.join(CASES)}")
+    for name in args.names or CASES:
+        if args.names or name not in read():
+            results = read() | {name: row(name, args.show)}
+            print(json.dumps(results[name]), flush=True)
+            lines = [json.dumps(results[job], ensure_ascii=False) for job in CASES if job in results]
+            write_atomically(RESULTS, "[\n" + ",\n".join(lines) + "\n]\n")
+
+
+if __name__ == "__main__":
+    main()
