@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 import torch
-from measure import lesson_00
+from measure import flipped_batches, lesson_00
 from safetensors.torch import load_model, save_model
 from torch import Tensor, nn
 
@@ -29,7 +29,8 @@ from ddpm_course.training import train
 
 RESULTS = Path(__file__).with_name("doctor.json")
 KEPT = ROOT / "work" / "doctor"
-SIZE, STEPS, BATCH, T = 12, 400, 32, 100
+SIZE, BATCH, T = 12, 32, 100
+STEPS, IMAGES = 400, 19_200  # of lesson 00's recipe; that the others see in theirs, which begin slowly
 WIDTHS = {  # of our small relatives, and anything else that they must be told
     "diffusers": dict(width=16),
     "smalldiffusion": dict(width=32, size=SIZE),
@@ -40,6 +41,8 @@ NAMES = {
     "smalldiffusion": "smalldiffusion's U-Net",
     "annotated": "`denoising-diffusion-pytorch`'s U-Net",
 }
+OWN = ", its own recipe"
+ROWS = [*NAMES, *(name + OWN for name in NAMES)]
 
 
 class Told(nn.Module):
@@ -55,30 +58,51 @@ class Told(nn.Module):
 
 def mistakes(net: nn.Module, diffusion: GaussianDiffusion, images: Tensor) -> dict[str, tuple]:
     """What a user of another package gets wrong: the probe that should name it, and what is examined."""
-    schedule, T = diffusion.schedule, diffusion.schedule.T
+    schedule, T, predicts = diffusion.schedule, diffusion.schedule.T, diffusion.predicts
+    linear = bool(schedule.beta[-1] < 0.1)
+    other = cosine_schedule(T) if linear else linear_schedule(T)
     return {
         "counts t from 0, fed from 1": ("start of t", Told(net, 1, T), diffusion, images),
         "counts t from 1, fed from 0": ("start of t", Told(net, -1, T), diffusion, images),
         "data in [0, 1]": ("range of the data", net, diffusion, images.float() / 255),
-        "v read as noise": ("what is predicted", net, GaussianDiffusion(schedule, "noise"), images),
-        "another schedule": ("t it is told", net, GaussianDiffusion(linear_schedule(T), "v"), images),
-    }
+        "v for noise, or noise for v": (
+            "what is predicted", net, GaussianDiffusion(schedule, "noise" if predicts == "v" else "v"), images),
+        "another schedule": ("t it is told", net, GaussianDiffusion(other, predicts), images),
+    }  # fmt: skip
 
 
-def trained(name: str, images: Tensor) -> tuple[nn.Module, GaussianDiffusion, list]:
-    """The network with its averaged weights, and its losses."""
+def trained(name: str, images: Tensor) -> tuple[nn.Module, GaussianDiffusion, list | None]:
+    """The network with its averaged weights, and its losses, if the recipe says them."""
     _, lesson, keywords = lesson_00()
-    diffusion = GaussianDiffusion(cosine_schedule(T), lesson.predicts)
+    package, own = name.removesuffix(OWN), name.endswith(OWN)
+    peer = importlib.import_module(f"peer_{package}")
+    diffusion = peer.DIFFUSION if own else GaussianDiffusion(cosine_schedule(T), lesson.predicts)
     torch.manual_seed(0)
-    net = importlib.import_module(f"peer_{name}").build(diffusion.schedule, **WIDTHS[name])
-    weights, losses = KEPT / f"{name}.safetensors", KEPT / f"{name}.json"
+    net = peer.build(diffusion.schedule, **WIDTHS[package])
+    weights, losses = (KEPT / f"{name.replace(' ', '_')}.{ending}" for ending in ("safetensors", "json"))
     if not losses.exists():
         KEPT.mkdir(parents=True, exist_ok=True)
-        run = train(net, diffusion, images, steps=STEPS, **keywords | dict(batch_size=BATCH))
-        save_model(run.ema.net, weights)
-        losses.write_text(json.dumps(run.losses), encoding="utf-8")
+        if own:
+            average, values = train_as(peer, net, images), None
+        else:
+            run = train(net, diffusion, images, steps=STEPS, **keywords | dict(batch_size=BATCH))
+            average, values = run.ema.net, run.losses
+        save_model(average, weights)
+        losses.write_text(json.dumps(values), encoding="utf-8")
     load_model(net, weights)
     return net.eval(), diffusion, json.loads(losses.read_text(encoding="utf-8"))
+
+
+def train_as(peer, net: nn.Module, images: Tensor) -> nn.Module:
+    """Train as the peer does, but for its batch, which may be smaller; the network to sample with."""
+    size = min(peer.BATCH, BATCH)
+    batches, steps = flipped_batches(images, size), IMAGES // size
+    step, finish = peer.recipe(net.train(), steps)
+    for n in range(steps):
+        step(next(batches))
+        if n % 100 == 99:
+            print(f"step {n + 1} of {steps}", flush=True)
+    return finish()
 
 
 def row(name: str) -> dict:
@@ -114,21 +138,22 @@ def markdown(results: dict[str, dict]) -> str:
     columns = [["the doctor names, for a network", "weights", "as it is", *next(iter(results.values()))["mistakes"]]]
     for name, entry in results.items():
         named = [", ".join(names) or "nothing" for names in (entry["healthy"], *entry["mistakes"].values())]
-        columns.append([NAMES[name], f"{entry['weights']:,}", *named])
+        heading = NAMES[name.removesuffix(OWN)] + OWN * name.endswith(OWN)
+        columns.append([heading, f"{entry['weights']:,}", *named])
     head, *body = zip(*columns, strict=True)  # a mistake in each line
     return "\n".join("| " + " | ".join(line) + " |" for line in [head, ["---"] * len(head), *body])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("names", nargs="*", help=", ".join(WIDTHS))
+    parser.add_argument("names", nargs="*", help=", ".join(ROWS))
     args = parser.parse_args()
-    if unknown := set(args.names) - set(WIDTHS):
-        parser.error(f"there is no {', '.join(unknown)}; there are {', '.join(WIDTHS)}")
-    for name in args.names or WIDTHS:
+    if unknown := set(args.names) - set(ROWS):
+        parser.error(f"there is no {', '.join(unknown)}; there are {', '.join(ROWS)}")
+    for name in args.names or ROWS:
         if args.names or name not in read():
             results = read() | {name: row(name)}
-            ordered = [results[job] for job in WIDTHS if job in results]
+            ordered = [results[job] for job in ROWS if job in results]
             write_atomically(RESULTS, json.dumps(ordered, indent=1) + "\n")
     print("\n" + markdown(read()))
 
