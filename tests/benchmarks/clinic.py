@@ -41,7 +41,7 @@ from ddpm_course.unet import UNet
 
 RESULTS = Path(__file__).with_name("clinic.json")
 KEPT = ROOT / "work" / "clinic"
-STEPS, PEAK = 400, 4e-3  # the healthy network has more, so its control here has as few
+STEPS, LONG, PEAK = 400, 1500, 4e-3  # the healthy network has LONG; "nothing, 400 steps" is for the short ones
 FEW = 48  # training images of the network that knows them by heart
 DROPOUT = 0.1
 
@@ -76,6 +76,9 @@ def training(network: str = "", dropout: float = 0.0, half: bool = False, peak=P
     return Case(changes, network, dict(peak=peak, data=data, shuffled=shuffled, steps=steps), dropout=dropout, half=half)
 
 
+ROWS = ("i = torch.arange(dim) ; frequencies = 10_000.0 ** (-2 * i / dim) ; "
+        "return torch.where((t % 2 == 0)[:, None], sin, cos)")  # fmt: skip
+
 CASES = {
     "pixels in [0, 1]": training("pixels", prepare_pixels="unrepaired"),
     "pixels 0 to 255": training(prepare_pixels="bytes"),
@@ -83,10 +86,10 @@ CASES = {
     "variance for the root": training("mixing", add_noise="unrepaired"),
     "alpha for alpha bar": training(add_noise="alpha_for_alpha_bar"),
     "betas of a longer chain": training("chain", chain_betas="unrepaired"),
-    "betas backwards": training(chain_betas="falling"),
+    "betas backwards": training(steps=LONG, chain_betas="falling"),
     "a table in half precision": training(half=True),
-    "t never arrives": training(time_code="return torch.zeros(len(t), dim)"),
-    "codes over the rows": training(time_code="wrong_axis"),
+    "t never arrives": training(steps=LONG, time_code="return torch.zeros(len(t), dim)"),
+    "codes over the rows": training(time_code=ROWS),
     "dropout left on": training(dropout=DROPOUT),
     "noise drawn again": training("target", train_once="unrepaired"),
     "a sum for the mean": training(train_once='loss = F.mse_loss(predicted, noise, reduction="sum")'),
@@ -100,7 +103,7 @@ CASES = {
     "clipped to [0, 1]": sampling(draw="clipped_to_0_1"),
     "the same noise for all": sampling(draw="same_noise_for_all"),
     "no warm-up of the average": Case({"average_keeps": "unrepaired"}, "unwarmed"),
-    "learning rate too high": training(peak=100 * PEAK, steps=300),
+    "learning rate too high": training(peak=50 * PEAK),
     "learning rate too low": training(peak=PEAK / 100, steps=300),
     "learnt by heart": training(data=slice(FEW), steps=800),
     "a root missing in DDIM": sampling("DDIM", ddim_move="unrepaired"),
@@ -195,36 +198,106 @@ def large(x: Tensor) -> Tensor:
     return interpolate(x, (28, 28), mode="bilinear").clamp(-1, 1)
 
 
-def numbers(samples: Tensor, prepared: Tensor, images: Tensor, about: dict) -> dict[str, float]:
-    """What tells the words apart: of the losses, the loss by t, the values of pixels, and the grid.
-
-    samples:  (100, 1, 16, 16), ten of each class, in the order of the classes
-    prepared: the training images as the patient's code prepares them
-    images:   the same as bytes
-    """
+def curves(about: dict) -> dict[str, float]:
+    """Of the losses: the first and the last, and the largest rise above the least so far. Of those by t: the smallest
+    t's, its neighbours', the middle one's and the largest one's."""
     losses, by_t = torch.tensor(about["losses"]), torch.tensor(about["by_t"])
+    return dict(
+        first=losses[0], last=losses[-3:].mean(), jump=(losses[1:] / losses.cummin(0).values[:-1]).max(),
+        small_t=by_t[0], next_t=by_t[1:4].mean(), middle_t=by_t[9], large_t=by_t[-1],
+    )  # fmt: skip
+
+
+def values(samples: Tensor, prepared: Tensor) -> dict[str, float]:
+    """Shares of the pixels, of samples and of the training images as the patient's code prepares them."""
+    return dict(
+        dark=share(samples < -0.2), black=share(samples < -0.9), bright=share(samples > 0.9),
+        outside=share(samples.abs() > 1.01), images_dark=share(prepared < -0.2),
+    )  # fmt: skip
+
+
+def grid(samples: Tensor, images: Tensor) -> dict[str, float]:
+    """What is seen of 100 samples, ten of each class in the order of the classes; images are the training's, as bytes.
+
+    grain:    second differences of neighbouring pixels
+    edges:    first differences, squared, beside those of garments
+    contrast: the standard deviation, likewise
+    ends:     the share of pixels that are quite black or quite white
+    near:     the distance to the nearest training image, beside that between garments
+    copies:   the share of samples for which that is less than a quarter
+    same:     the share of pairs within a class that are the same
+    asked:    the share in which the classifier sees the class that was asked for
+    """
     garments = to_unit_range(pictures()[0])
     x, labels = samples.clamp(-1, 1), torch.arange(len(samples)) % 10
     near = nearest_neighbours(x.flatten(1), to_unit_range(images).flatten(1))[0][:, 0]
     usual = nearest_neighbours(garments[:200].flatten(1), garments.flatten(1), 2)[0][:, 1].median()
     far = torch.pdist(garments[:500].flatten(1)).mean()
-    alike = [torch.pdist(x[labels == k].flatten(1)) / far for k in range(10)]
-    border = torch.ones(16, 16, dtype=torch.bool)
-    border[2:-2, 2:-2] = False
-    found = dict(
-        first=losses[0], last=losses[-3:].mean(), least=losses.min(),
-        jump=(losses[1:] / losses.cummin(0).values[:-1]).max(),
-        small_t=by_t[0], next_t=by_t[1:4].mean(), middle_t=by_t[9], large_t=by_t[-1],
-        mean=samples.mean(), std=samples.std(), dark=share(samples < -0.2), black=share(samples < -0.9),
-        bright=share(samples > 0.9), outside=share(samples.abs() > 1.01), images_dark=share(prepared < -0.2),
-        level=x.mean() - garments.mean(), contrast=x.std() / garments.std(), border=share(x[..., border] > -0.8),
-        grain=roughness(x), edges=steepness(x) / steepness(garments), ends=share(x.abs() > 0.97),
-        grey=share(x.abs() < 0.3),
-        near=near.mean() / usual, copies=share(near < 0.25 * usual), alike=torch.stack(alike).mean(),
-        same=share(torch.cat(alike) < 0.02), asked=share(classify(large(x)) == labels),
+    apart = torch.cat([torch.pdist(x[labels == k].flatten(1)) for k in range(10)])
+    return dict(
+        grain=roughness(x), edges=steepness(x) / steepness(garments), contrast=x.std() / garments.std(),
+        ends=share(x.abs() > 0.97), near=near.mean() / usual, copies=share(near < 0.25 * usual),
+        same=share(apart < 0.02 * far), asked=share(classify(large(x)) == labels),
         frechet=frechet_distance(features(large(x)), features(large(garments))),
     )  # fmt: skip
-    return {key: float(f"{float(value):.3g}") for key, value in found.items()}
+
+
+# What each word means: the first one whose rule holds. n are the numbers, h those of a healthy training as long.
+RULES = {
+    "grid": {
+        "pale": lambda n, h: n["dark"] < 0.02,
+        "harsh": lambda n, h: n["ends"] > 0.7,
+        "copies": lambda n, h: n["copies"] > 0.5,
+        "both": lambda n, h: n["same"] > 0.9 and n["grain"] > 1.4 * h["grain"],
+        "alike": lambda n, h: n["same"] > 0.9,
+        "flat": lambda n, h: n["same"] > 0.2,
+        "noise": lambda n, h: n["edges"] > 5 and n["grain"] > 0.5,
+        "specks": lambda n, h: n["edges"] > 5,
+        "mixed": lambda n, h: n["near"] > 1.9 and n["grain"] > 0.28,
+        "half": lambda n, h: n["near"] > 1.9 and n["grain"] > 0.15,
+        "patchy": lambda n, h: n["near"] > 1.9,
+        "grain": lambda n, h: n["grain"] > 1.4 * h["grain"],
+        "others": lambda n, h: n["asked"] < 0.15,
+        "dull": lambda n, h: n["contrast"] < 0.92,
+        "garments": lambda n, h: True,
+    },
+    "loss": {
+        "huge": lambda n, h: n["first"] > 100,
+        "stays": lambda n, h: n["last"] > 0.9,
+        "jumps": lambda n, h: n["jump"] > 1.8,
+        "high": lambda n, h: n["last"] > 1.5 * h["last"],
+        "usual": lambda n, h: True,
+    },
+    "by t": {
+        "other": lambda n, h: n["small_t"] > 2,
+        "stays": lambda n, h: n["large_t"] > 0.9,
+        "rises": lambda n, h: n["large_t"] > 2 * n["small_t"],
+        "wide": lambda n, h: n["middle_t"] > 0.05,
+        "one": lambda n, h: n["small_t"] > 0.95,
+        "low": lambda n, h: n["small_t"] < 0.25,
+        "usual": lambda n, h: True,
+    },
+    "pixels": {
+        "no black": lambda n, h: n["dark"] < 0.02 < n["images_dark"],
+        "none black": lambda n, h: n["dark"] < 0.02,
+        "ends": lambda n, h: n["bright"] > 0.15,
+        "spread": lambda n, h: n["outside"] > 0.05,
+        "middle": lambda n, h: n["black"] < 0.15,
+        "usual": lambda n, h: True,
+    },
+}
+
+
+def word(view: str, n: dict[str, float], h: dict[str, float]) -> str:
+    return next(word for word, holds in RULES[view].items() if holds(n, h))
+
+
+def words(name: str) -> dict[str, str]:
+    """What the stored numbers of a diagnosis say, beside those of a healthy network."""
+    stored = read()
+    short = not CASES[name].network and stored[name]["steps"] <= STEPS
+    healthy = stored["nothing, 400 steps" if short else "nothing"]["numbers"]
+    return {view: word(view, stored[name]["numbers"], healthy) for view in RULES}
 
 
 def row(name: str, show: Path | None = None) -> dict:
@@ -235,7 +308,9 @@ def row(name: str, show: Path | None = None) -> dict:
         figure = plots.symptoms(patient.samples[:30], CLASS_NAMES, about["losses"], about["times"], about["by_t"],
                                 patient.images, title=name, alt=name)  # fmt: skip
         figure.savefig(show / f"{name.replace(' ', '_')}.png", dpi=100)
-    return dict(name=name, finds=found, numbers=numbers(patient.samples, patient.images, images, about))
+    seen = curves(about) | values(patient.samples, patient.images) | grid(patient.samples, images)
+    seen = {key: float(f"{float(value):.3g}") for key, value in seen.items()}
+    return dict(name=name, steps=about["steps"], finds=found, numbers=seen)
 
 
 def read() -> dict[str, dict]:
