@@ -104,7 +104,7 @@ CASES = {
     "the same noise for all": sampling(draw="same_noise_for_all"),
     "no warm-up of the average": Case({"average_keeps": "unrepaired"}, "unwarmed"),
     "learning rate too high": training(peak=50 * PEAK),
-    "learning rate too low": training(peak=PEAK / 100, steps=300),
+    "learning rate too low": training(peak=PEAK / 20),
     "learnt by heart": training(data=slice(FEW), steps=800),
     "a root missing in DDIM": sampling("DDIM", ddim_move="unrepaired"),
     "guidance turned around": sampling(steer="unrepaired"),
@@ -246,13 +246,13 @@ def grid(samples: Tensor, images: Tensor) -> dict[str, float]:
 RULES = {
     "grid": {
         "pale": lambda n, h: n["dark"] < 0.02,
+        "noise": lambda n, h: n["edges"] > 5 and n["grain"] > 0.5,
+        "specks": lambda n, h: n["edges"] > 5,
         "harsh": lambda n, h: n["ends"] > 0.7,
         "copies": lambda n, h: n["copies"] > 0.5,
         "both": lambda n, h: n["same"] > 0.9 and n["grain"] > 1.4 * h["grain"],
         "alike": lambda n, h: n["same"] > 0.9,
         "flat": lambda n, h: n["same"] > 0.2,
-        "noise": lambda n, h: n["edges"] > 5 and n["grain"] > 0.5,
-        "specks": lambda n, h: n["edges"] > 5,
         "mixed": lambda n, h: n["near"] > 1.9 and n["grain"] > 0.28,
         "half": lambda n, h: n["near"] > 1.9 and n["grain"] > 0.15,
         "patchy": lambda n, h: n["near"] > 1.9,
@@ -262,7 +262,7 @@ RULES = {
         "garments": lambda n, h: True,
     },
     "loss": {
-        "huge": lambda n, h: n["first"] > 100,
+        "huge": lambda n, h: n["first"] > 1000,
         "stays": lambda n, h: n["last"] > 0.9,
         "jumps": lambda n, h: n["jump"] > 1.8,
         "high": lambda n, h: n["last"] > 1.5 * h["last"],
