@@ -42,7 +42,7 @@ from ddpm_course.unet import UNet
 RESULTS = Path(__file__).with_name("clinic.json")
 KEPT = ROOT / "work" / "clinic"
 STEPS, LONG, PEAK = 400, 1500, 4e-3  # the healthy network has LONG; "nothing, 400 steps" is for the short ones
-FEW = 48  # training images of the network that knows them by heart
+FEW = 24  # training images of the network that knows them by heart
 DROPOUT = 0.1
 
 
@@ -105,7 +105,7 @@ CASES = {
     "no warm-up of the average": Case({"average_keeps": "unrepaired"}, "unwarmed"),
     "learning rate too high": training(peak=50 * PEAK),
     "learning rate too low": training(peak=PEAK / 20),
-    "learnt by heart": training(data=slice(FEW), steps=800),
+    "learnt by heart": training(data=slice(FEW), steps=LONG),
     "a root missing in DDIM": sampling("DDIM", ddim_move="unrepaired"),
     "guidance turned around": sampling(steer="unrepaired"),
     "labels mixed up": training(shuffled=True),
