@@ -116,7 +116,9 @@ def test_a_probe_that_tells_a_bug_from_a_patient_was_seen_to_do_so(number):
         if bug.seen == card.shows:
             found = stored[f"patient {number}" if len(card.bugs) > 1 else card.bugs[0]]["finds"]
             there, here = set(bug.finds) - set(card.finds), set(card.finds) - set(bug.finds)
-            assert there and not there & set(found) or not there and here and not here & set(stored[name]["finds"]), name
+            assert there and not there & set(found) or not there and here and not here & set(stored[name]["finds"]), (
+                name
+            )
 
 
 @every_patient
