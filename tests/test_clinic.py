@@ -55,7 +55,7 @@ def test_every_wrong_diagnosis_of_every_patient_is_answered_with_a_reason(number
     for name in set(bugs.ALL) - set(card.bugs):
         said = bugs.reason(bugs.ALL[name], card.shows, card.finds)
         assert "would" in said and ("here it" in said or "something here" in said or "would be none" in said)
-        assert name not in said and not any(right in said for right in card.bugs)
+        assert name not in said and not any(right in said for right in card.bugs if right != "nothing")
     patient = clinic.admit(number)
     patient.diagnose("learnt by heart")
     patient.diagnose("learnt by heart")
