@@ -5,7 +5,7 @@
     OMP_NUM_THREADS=1 python tests/benchmarks/clinic.py --show F     and what a learner would see, in the folder F
 
 A mistake is made in the patients' code as the catalogues write it. Where it spoils the training, a network is trained
-with it as the healthy one was, and kept in work/clinic. All together take about half an hour on one quiet core.
+with it as the healthy one was, and kept in work/clinic. All together take about a quarter of an hour on one quiet core.
 """
 
 import argparse
