@@ -5,13 +5,14 @@ about a minute.
 """
 
 import argparse
-import copy
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from torch import Tensor, nn
 
-from ddpm_course.clinic.code import FUNCTIONS, T, changed, changes_of, loss_by_t, network, pictures
+from ddpm_course.clinic.code import FUNCTIONS, T, Told, changed, changes_of, loss_by_t, network, pictures
 from ddpm_course.diffusion import GaussianDiffusion
 from ddpm_course.schedules import Schedule
 from ddpm_course.training import learning_rate, save_checkpoint
@@ -32,18 +33,41 @@ NETWORKS = {  # a network: the function that is wrong in its training, and how
 
 
 def train(name: str, out: Path) -> None:
-    steps = STEPS[name]
     parts = dict(FUNCTIONS)
     if wrong := NETWORKS[name]:
         place, mistake = wrong
         for part in ("prepare_pixels", "chain_betas", "train_once"):
             if part == place or (part, place) == ("train_once", "add_noise"):
                 parts[part] = changed(part, place, changes_of(place, mistake))
-    images, labels = pictures(None)
-    schedule = Schedule(parts["chain_betas"](T))
-    net, generator = network(), torch.Generator().manual_seed(0)
+    weights, diffusion, about = trained(parts, STEPS[name], name)
+    kept = {name: weights["average"]}
+    if name == "healthy":
+        kept |= {"raw": weights["raw"], "unwarmed": weights["unwarmed"]}
+    for file, values in kept.items():
+        save_checkpoint(out / file, holding(network(), values).half(), diffusion, **about)
+
+
+def trained(
+    parts: dict[str, Callable],
+    steps: int,
+    name: str,
+    *,
+    net: nn.Module | None = None,
+    schedule: Schedule | None = None,
+    data: tuple[Tensor, Tensor] | None = None,
+    peak: float = PEAK,
+) -> tuple[dict[str, list[Tensor]], GaussianDiffusion, dict]:
+    """Weights of a training ("average", "raw", and "unwarmed", an average without warm-up), and what is told about it.
+
+    parts: the functions of the patients' code by their names, the wrong one among them
+    data:  all garments and their labels unless given
+    """
+    images, labels = data or pictures(None)
+    schedule = schedule or Schedule(parts["chain_betas"](T))
+    net, generator = net or network(), torch.Generator().manual_seed(0)
     net = net.to(memory_format=torch.channels_last)
-    optimizer, batches = Muon(net, PEAK), Batches(len(images), BATCH, "cpu", generator)
+    ask = net if parts["time_code"] is FUNCTIONS["time_code"] else Told(net, parts["time_code"])
+    optimizer, batches = Muon(net, peak), Batches(len(images), BATCH, "cpu", generator)
     average, unwarmed = ([p.detach().clone() for p in net.parameters()] for _ in range(2))
     losses, start = [], time.perf_counter()
     for n in range(steps):
@@ -53,8 +77,8 @@ def train(name: str, out: Path) -> None:
         t = schedule.sample_t(BATCH, generator=generator)
         noise = torch.randn(x0.shape, generator=generator)
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(n, steps, PEAK)
-        losses.append(float(parts["train_once"](lambda x, t, y=y: net(x, t, y), schedule, optimizer, x0, t, noise)))
+            group["lr"] = learning_rate(n, steps, peak)
+        losses.append(float(parts["train_once"](lambda x, t, y=y: ask(x, t, y), schedule, optimizer, x0, t, noise)))
         with torch.no_grad():
             now = list(net.parameters())
             torch._foreach_lerp_(average, now, 1 - FUNCTIONS["average_keeps"](n + 1, HALF_LIFE))
@@ -70,18 +94,18 @@ def train(name: str, out: Path) -> None:
         steps=steps,
         losses=[round(sum(piece) / len(piece), 4) for piece in split(losses, POINTS)],
         times=times,
-        by_t=[round(x, 4) for x in loss_by_t(parts["train_once"], net, schedule, x0, labels[-400:], times)],
+        by_t=[round(x, 4) for x in loss_by_t(parts["train_once"], ask, schedule, x0, labels[-400:], times)],
     )
-    diffusion = GaussianDiffusion(schedule, "noise")
-    kept = {name: average}
-    if name == "healthy":
-        kept |= {"raw": [p.detach() for p in net.parameters()], "unwarmed": unwarmed}
-    for file, weights in kept.items():
-        other = copy.deepcopy(net)
-        with torch.no_grad():
-            for mine, theirs in zip(other.parameters(), weights, strict=True):
-                mine.copy_(theirs)
-        save_checkpoint(out / file, other.half(), diffusion, **about)
+    weights = dict(average=average, raw=[p.detach() for p in net.parameters()], unwarmed=unwarmed)
+    return weights, GaussianDiffusion(schedule, "noise"), about
+
+
+def holding(net: nn.Module, values: list[Tensor]) -> nn.Module:
+    """The network with these weights."""
+    with torch.no_grad():
+        for mine, theirs in zip(net.parameters(), values, strict=True):
+            mine.copy_(theirs)
+    return net
 
 
 def split(values: list[float], pieces: int) -> list[list[float]]:

@@ -1,6 +1,9 @@
 """Lesson 13: what the clinic says of its patients is what can be measured on them."""
 
+import importlib
 import re
+import sys
+from pathlib import Path
 
 import lessons
 import patients as models
@@ -12,6 +15,9 @@ from ddpm_course.clinic import bugs, ward
 from ddpm_course.clinic.code import FUNCTIONS, changed, changes_of
 from ddpm_course.clinic.patients import CARDS
 from ddpm_course.data import ASSETS
+
+sys.path.insert(0, str(Path(__file__).parent / "benchmarks"))
+measured = importlib.import_module("clinic")
 
 every_patient = pytest.mark.parametrize("number", CARDS)
 
@@ -49,7 +55,7 @@ def test_every_wrong_diagnosis_of_every_patient_is_answered_with_a_reason(number
     for name in set(bugs.ALL) - set(card.bugs):
         said = bugs.reason(bugs.ALL[name], card.shows, card.finds)
         assert "would" in said and ("here it" in said or "something here" in said or "would be none" in said)
-        assert name not in said and not any(right in said for right in card.bugs)
+        assert name not in said and not any(right in said for right in card.bugs if right != "nothing")
     patient = clinic.admit(number)
     patient.diagnose("learnt by heart")
     patient.diagnose("learnt by heart")
@@ -84,39 +90,43 @@ def seen():
     return {number: ward.Patient(number) for number in CARDS}
 
 
-def losses_of(about):
-    last = about["losses"][-1]
-    return "stays" if last > 0.9 else "high" if last > 0.09 else "usual"
+def numbers(model):
+    return measured.curves(model.about) | measured.values(model.samples, model.images)
 
 
-def by_t_of(about):
-    first, *_, middle = about["by_t"][:10]
-    return "stays" if middle > 0.9 else "wide" if middle > 0.05 else "one" if first > 0.95 else "usual"
+@pytest.mark.parametrize("name", bugs.ALL)
+def test_a_diagnosis_looks_as_it_was_measured(name):
+    """All thirty were made and measured by tests/benchmarks/clinic.py."""
+    bug = bugs.ALL[name]
+    assert measured.words(name) == bug.seen
+    assert set(bug.finds) <= set(measured.read()[name]["finds"])
 
 
-def pixels_of(samples, images):
-    def share(true):
-        return float(true.float().mean())
+def test_what_two_faults_show_was_measured_too():
+    assert measured.words("patient 9") == CARDS[9].seen
+    assert set(CARDS[9].finds) <= set(measured.read()["patient 9"]["finds"])
 
-    if share(samples < -0.2) < 0.02:
-        return "no black" if share(images < -0.2) > 0.02 else "none black"
-    if share(samples > 0.9) > 0.2:
-        return "ends"
-    if share(samples.abs() > 1.01) > 0.05:
-        return "spread"
-    return "usual" if share(samples < -0.9) > 0.13 else "middle"
+
+@every_patient
+def test_a_probe_that_tells_a_bug_from_a_patient_was_seen_to_do_so(number):
+    """Where all that is seen is the same, `reason` names a probe: one that finds the bug alone, or the patient alone."""
+    card = CARDS[number]
+    for name in set(bugs.ALL) - set(card.bugs) - set(card.unlike):
+        bug, stored = bugs.ALL[name], measured.read()
+        if bug.seen == card.shows:
+            found = stored[f"patient {number}" if len(card.bugs) > 1 else card.bugs[0]]["finds"]
+            there, here = set(bug.finds) - set(card.finds), set(card.finds) - set(bug.finds)
+            assert there and not there & set(found) or not there and here and not here & set(stored[name]["finds"]), (
+                name
+            )
 
 
 @every_patient
 def test_what_a_patient_shows_is_what_is_said_of_it(number, seen):
-    """But for its grid, which was looked at."""
+    """But for its grid: that of its bug was measured on more samples."""
     model, shows = seen[number].model, seen[number].card.shows
-    found = {
-        "loss": losses_of(model.about),
-        "by t": by_t_of(model.about),
-        "pixels": pixels_of(model.samples, model.images),
-    }
-    assert found == {view: shows[view] for view in found}
+    healthy, found = numbers(seen[5].model), numbers(model)
+    assert all(measured.word(view, found, healthy) == shows[view] for view in ("loss", "by t", "pixels"))
 
 
 @every_patient
@@ -141,7 +151,7 @@ def test_a_repair_makes_the_samples_those_of_the_healthy_one(number, seen):
     card = CARDS[number]
     again, healthy = ward.treated(card, FUNCTIONS[card.function]).samples, seen[5].model.samples
     assert card.sampler == "DDIM" or float((again - healthy).abs().mean()) < 1e-5
-    assert pixels_of(again, seen[5].model.images) == "usual"
+    assert measured.word("pixels", measured.values(again, seen[5].model.images), {}) == "usual"
     assert number == 5 or float((seen[number].model.samples - again).abs().mean()) > 0.04
 
 

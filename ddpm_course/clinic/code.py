@@ -50,9 +50,9 @@ def pictures(limit: int | None = 2000) -> tuple[Tensor, Tensor]:
     return load_images(size=SIZE, limit=limit)
 
 
-def network() -> UNet:
+def network(dropout: float = 0.0) -> UNet:
     torch.manual_seed(0)
-    return UNet(widths=(16, 32), num_classes=10)
+    return UNet(widths=(16, 32), num_classes=10, dropout=dropout)
 
 
 class Told(nn.Module):
