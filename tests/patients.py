@@ -193,13 +193,14 @@ class Small(nn.Module):
 
 
 @functools.cache
-def small(steps=800):
-    """The small network trained on a ring of eight blobs. `net` has averaged weights; `unwarmed` an average with a
-    memory of 10,000 steps from the first one on."""
+def small(steps=800, shuffled=False):
+    """The small network trained on a ring of eight blobs, with their labels or with anybody's. `net` has averaged
+    weights; `unwarmed` an average with a memory of 10,000 steps from the first one on."""
     torch.manual_seed(0)
     net, diffusion, mixture = Small(), GaussianDiffusion(cosine_schedule(1000), "v"), ring()
     points = mixture.sample(4000)
     labels = torch.cdist(points, mixture.means).argmin(1)
+    labels = labels[torch.randperm(len(labels))] if shuffled else labels
     optimizer, average, unwarmed = torch.optim.Adam(net.parameters()), EMA(net, 0.99), copy.deepcopy(net)
     losses = []
     for step in range(steps):
@@ -388,6 +389,7 @@ MISTAKES = {
     "labels never arrive": (around(lambda net, x, t, y: net(x, t, None)), "use of labels"),
     "labels shuffled": (
         relabelled(lambda y: y[torch.randperm(len(y), generator=torch.Generator().manual_seed(0))]), "right labels"),
+    "labels shuffled before the training": (lambda: small(shuffled=True)[0], "right labels"),
     "labels counted from 1": (relabelled(lambda y: (y + 1) % 10), "right labels"),
     "labels never dropped": (around(null_class_is_random), "no label"),
     # lesson 06: where sampling goes, although every answer that is looked at is right or nearly so

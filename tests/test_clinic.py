@@ -75,6 +75,13 @@ def test_a_patient_is_the_solution_with_a_mistake_that_its_exercise_knows(number
         assert card.bugs == ("nothing",)
 
 
+def test_an_exercise_that_is_not_attempted_does_not_tell_which_function_is_ill():
+    lesson = lessons.by_number("13", "student")
+    for exercise in (function.exercise for function in FUNCTIONS.values()):
+        place = f"check-{exercise.number.replace('.', '-')}"
+        assert "not attempted" in lesson.printed(place) and exercise.name not in lesson.printed(place)
+
+
 def test_files_are_small():
     files = list((ASSETS / "patients").glob("*.safetensors"))
     assert {path.stem for path in files} == {card.network for card in CARDS.values()} | {"raw"}

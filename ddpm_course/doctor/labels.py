@@ -34,7 +34,8 @@ def right_labels(patient: Patient) -> Verdict:
     times = patient.times[-3:]
     right, others, none = (patient.errors(times, labels) for labels in ("given", "others", "none"))
     value = f"with wrong labels the error is {others / right:.0%} of that with the right ones"
-    learnt = right < sum(map(patient.linear, times))  # before that, labels may not be worth anything yet
+    filtered = sum(map(patient.linear, patient.times))
+    learnt = patient.errors(patient.times) < filtered  # before that, labels may not be worth anything yet
     if others < (1.01 if learnt else 1) * right or none < 0.9 * right:
         return value, (
             "The labels don't belong to the images: shuffled apart, sorted differently, or counted from 1 in one place."
