@@ -1,4 +1,4 @@
-"""What each diagnosis of lesson 13 looks like, measured: every one is made and looked at, and bugs.txt says the same.
+"""What each diagnosis of lesson 13 looks like, measured: every one is made, and bugs.txt says the same.
 
     OMP_NUM_THREADS=1 python tests/benchmarks/clinic.py              what is not in clinic.json yet
     OMP_NUM_THREADS=1 python tests/benchmarks/clinic.py "no clamp"   this one, whether it is stored or not
@@ -14,6 +14,7 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import bench
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
@@ -31,7 +32,7 @@ from ddpm_course.clinic.code import (
     network,
     pictures,
     with_parts,
-)  # fmt: skip
+)
 from ddpm_course.clinic.patients import SCALE
 from ddpm_course.data import ASSETS, CLASS_NAMES
 from ddpm_course.diffusion import GaussianDiffusion
@@ -148,6 +149,10 @@ def schedule_of(case: Case, parts: dict) -> Schedule:
     return schedule
 
 
+def mixed(labels: Tensor) -> Tensor:
+    return labels[torch.randperm(len(labels), generator=torch.Generator().manual_seed(4))]
+
+
 def network_of(name: str, case: Case, parts: dict) -> tuple[UNet, dict]:
     """The network, and what is told about its training; trained if it isn't there yet."""
     if case.network:
@@ -160,7 +165,7 @@ def network_of(name: str, case: Case, parts: dict) -> tuple[UNet, dict]:
 
         images, labels = (x[case.options["data"]] for x in pictures(None))
         if case.options["shuffled"]:
-            labels = labels[torch.randperm(len(labels), generator=torch.Generator().manual_seed(4))]
+            labels = mixed(labels)
         weights, diffusion, about = patients.trained(
             parts, case.options["steps"], name, net=network(case.dropout), schedule=schedule_of(case, parts), data=(images, labels),
             peak=case.options["peak"],
@@ -188,7 +193,7 @@ def examined(name: str) -> tuple[doctor.Patient, Tensor, dict]:
     raw = raw and load_checkpoint(ASSETS / "patients" / raw, "cpu")[0].float()
     diffusion = GaussianDiffusion(schedule, "noise")
     if case.options.get("shuffled"):
-        labels = labels[torch.randperm(len(labels), generator=torch.Generator().manual_seed(4))]
+        labels = mixed(labels)
     if case.options.get("data", slice(None)) != slice(None):
         images, labels = (x[case.options["data"]] for x in pictures(None))
     prepared = parts["prepare_pixels"](images)
@@ -322,8 +327,7 @@ def row(name: str, show: Path | None = None) -> dict:
 
 
 def read() -> dict[str, dict]:
-    stored = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else []
-    return {entry["name"]: entry for entry in stored}
+    return bench.read(RESULTS)
 
 
 def main() -> None:

@@ -14,6 +14,7 @@ import json
 import time
 from pathlib import Path
 
+import bench
 import torch
 from measure import flipped_batches, lesson_00
 from safetensors.torch import load_model, save_model
@@ -127,8 +128,7 @@ def row(name: str) -> dict:
 
 
 def read() -> dict[str, dict]:
-    stored = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else []
-    return {entry["name"]: entry for entry in stored}
+    return bench.read(RESULTS)
 
 
 def markdown(results: dict[str, dict]) -> str:
